@@ -1,0 +1,603 @@
+"""The crawler: what it keeps, where it never goes, and what it survives."""
+import asyncio
+import collections
+import contextlib
+import gzip
+import http.server
+import io
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from fullstack_ml.blobs import BlobStore
+from fullstack_ml.core import BadConfig, BadInput, FsmlError, NotFound, Refused, TooLarge, Unavailable, compose_cfg
+from fullstack_ml.crawl import crawl, inspect, read_page, run_async, spdx
+from fullstack_ml.fetch import Answer, CheckedResolver, Robots, canonical, check_address, fetch
+from fullstack_ml.records import list_artifacts, read_items
+from fullstack_ml.sample_site import CC_BY, Site, gallery
+
+LIMITS = {"max_body_mb": 0.5, "redirects": 3, "max_pixels": 10**7, "min_side": 8, "min_contrast": 8, "timeouts": {"connect": 2, "read": 2, "whole": 5}}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSML_HOME", str(tmp_path))
+    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@contextlib.contextmanager
+def site(n_items, port=0, seed=0):
+    """The sample site in this process, so that its log can be read."""
+    with Site(port, seed, n_items) as s:
+        threading.Thread(target=s.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield s
+        s.shutdown()
+
+
+def config(url, out, *overrides):
+    """The sample's rules for a server that is up already."""
+    return compose_cfg("crawl", ["source.host=null", "source.sheets=null", f"source.start=['{url}/']", *overrides], out=str(out))
+
+
+@contextlib.contextmanager
+def server(answers):
+    """A web site from a dict: path -> (status, headers, body), or a function of the handler."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
+
+        def do_GET(self):
+            self.server.asked.append((self.path, time.monotonic()))
+            self.server.heads.append(dict(self.headers))
+            found = answers.get(self.path.partition("?")[0], (404, {}, b"not here"))
+            if callable(found):
+                self.close_connection = True
+                with contextlib.suppress(OSError):
+                    return found(self)
+                return None
+            status, headers, body = found
+            self.send_response(status)
+            for name, value in {"Content-Type": "text/html", "Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    s.daemon_threads, s.asked, s.heads, s.url = True, [], [], f"http://127.0.0.1:{s.server_port}"
+    s.handle_error = lambda *args: None
+    threading.Thread(target=s.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield s
+    finally:
+        s.shutdown()
+        s.server_close()
+
+
+def web(url, out, *overrides):
+    """A site of one's own, by configuration only."""
+    base = ["source=web", "source.name=mine", f"source.start=['{url}/']", "source.allow_private=[127.0.0.1]", "source.delay=0", "source.per_host=4", "retries=0"]
+    return compose_cfg("crawl", [*base, *overrides], out=str(out))
+
+
+def png(seed=0, side=24):
+    out = io.BytesIO()
+    Image.effect_noise((side, side), 60 + seed).save(out, "PNG")
+    return out.getvalue()
+
+
+def figure(src, caption="a seven", licence=CC_BY):
+    return f'<figure><img src="{src}"><figcaption>{caption}</figcaption><a rel="license" href="{licence}">licence</a></figure>'
+
+
+def get_one(url, allowed=("127.0.0.1",), may=None, limits=LIMITS):
+    async def go():
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=CheckedResolver(allowed))) as session:
+            return await fetch(session, url, limits, may, allowed)
+
+    return asyncio.run(go())
+
+
+# ---------------------------------------------------------------- the sample site
+
+
+@pytest.fixture(scope="module")
+def crawled(tmp_path_factory):
+    out = tmp_path_factory.mktemp("crawl")
+    with site(200) as s:
+        before = os.environ.get("FSML_HOME")
+        os.environ["FSML_HOME"] = str(out)
+        try:
+            cfg = config(s.url, out)
+            yield crawl(cfg), s, cfg
+        finally:
+            os.environ.pop("FSML_HOME") if before is None else os.environ.update(FSML_HOME=before)
+
+
+def test_exactly_the_allowed_pictures_are_kept(crawled):
+    m, s, cfg = crawled
+    kept = {i.url.removeprefix(s.url): i for i in read_items(m.path("items.parquet")) if i.state == "kept"}
+    allowed = {p.path: p for p in gallery(0, 200) if p.licence == CC_BY}
+    assert kept.keys() == allowed.keys()
+    store = BlobStore(cfg.storage.blobs)
+    for path, item in kept.items():
+        p = allowed[path]
+        assert (item.caption, item.author, item.licence, item.mime) == (p.caption, "E. Alpaydin and C. Kaynak", "CC-BY-4.0", p.mime)
+        assert item.page_url.startswith(f"{s.url}/page/") and item.licence_from and item.phash and (item.width, item.height) == (32, 32)
+        assert store.get(item.sha256, check=True) == p.data
+
+
+def test_what_is_not_kept_has_its_reason(crawled):
+    m, s, _ = crawled
+    why = {r["url"].removeprefix(s.url): r["reason"] for r in m.read_json("report.json")["not_kept"]}
+    assert "robots.txt" in why["/private/"] and "circle" in why["/moved/a"] and "does not end" in why["/endless"] and "404" in why["/gone"]
+    assert why["/pictures/broken.png"].startswith("The picture cannot be decoded")
+    closed = {p.path for p in gallery(0, 200) if p.licence != CC_BY}
+    assert closed and all(why[path].startswith("licence not allowed: all-rights-reserved") for path in closed)
+    assert why.keys() == closed | {"/private/", "/moved/a", "/endless", "/gone", "/pictures/broken.png"}
+    refused = {i.url.removeprefix(s.url): i for i in read_items(m.path("items.parquet")) if i.state == "refused"}
+    assert refused.keys() == closed | {"/pictures/broken.png"} and not any(i.sha256 for i in refused.values())
+
+
+def test_the_forbidden_and_the_unlicensed_are_never_asked_for(crawled):
+    _, s, _ = crawled
+    asked = collections.Counter(s.asked)
+    closed = {p.path for p in gallery(0, 200) if p.licence != CC_BY}
+    assert not any(path.startswith("/private") for path in asked) and not closed & asked.keys()
+    assert s.asked[0] == "/robots.txt" and max(asked.values()) == 1, "no address is asked for twice"
+
+
+def test_again_gives_the_same_items(crawled):
+    m, s, cfg = crawled
+    again = crawl(cfg)
+    assert [(i.id, i.sha256) for i in read_items(again.path("items.parquet"))] == [(i.id, i.sha256) for i in read_items(m.path("items.parquet"))]
+
+
+def test_inside_a_running_loop_twice(tmp_path):
+    async def notebook():
+        with site(20) as s:
+            return [crawl(config(s.url, tmp_path)).metrics["kept"] for _ in range(2)]
+
+    n = sum(p.licence == CC_BY for p in gallery(0, 20))
+    assert asyncio.run(notebook()) == [n, n]
+
+
+def test_a_stop_inside_a_loop_stops_the_crawl():
+    """The notebook's stop button must not leave a crawl running behind."""
+    seen = []
+
+    async def work():
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def notebook():
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+        run_async(work())
+
+    def stop(*_):
+        raise InterruptedError("stop")
+
+    old = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(InterruptedError):
+            asyncio.run(notebook())
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert seen == ["cancelled"]
+
+
+CHILD = "import sys; from fullstack_ml.core import compose_cfg; from fullstack_ml.crawl import crawl; crawl(compose_cfg('crawl', sys.argv[2:], out=sys.argv[1]))"
+
+
+def test_kill_and_again(tmp_path):
+    """kill -9 twice in the middle: the same set as an unbroken crawl, and only what was in flight is asked for twice."""
+    with site(300) as s:
+        overrides = ["source.host=null", "source.sheets=null", f"source.start=['{s.url}/']", "workers=8", "source.delay=0.004"]
+        command = [sys.executable, "-c", CHILD, str(tmp_path), *overrides]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        for share in (0.35, 0.7):
+            child = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            while len(set(s.asked)) < share * 330 and child.poll() is None:
+                time.sleep(0.005)
+            assert child.poll() is None, child.stderr.read().decode()[-2000:]
+            child.kill()
+            child.wait()
+            child.stderr.close()
+        time.sleep(0.2)
+        cfg = compose_cfg("crawl", overrides, out=str(tmp_path))
+        assert list_artifacts(cfg, "crawl") == []
+        m = crawl(cfg)
+        asked = collections.Counter(s.asked)
+        kept = {i.url.removeprefix(s.url) for i in read_items(m.path("items.parquet")) if i.state == "kept"}
+        assert kept == {p.path for p in gallery(0, 300) if p.licence == CC_BY}
+        asked.pop("/robots.txt")
+        # what was answered within the quarter of a second that is not yet written counts as in flight
+        twice = sum(n - 1 for n in asked.values())
+        assert twice <= 2 * (8 + 0.35 / 0.004), twice
+        assert m.metrics["pages"] == len([path for path in s.files if path.startswith("/page/")]) + 2
+
+
+def test_what_was_spent_stays_spent(tmp_path):
+    """A budget of pages holds over a kill."""
+    from fullstack_ml.crawl import Frontier
+    from fullstack_ml.records import open_database
+
+    pages = {f"/{k}": (200, {}, f'<a href="/{k + 1}">on</a>{figure(f"/{k}.png")}'.encode()) for k in range(1, 20)}
+    with server({**pages, "/": pages["/1"], **{f"/{k}.png": (200, {"Content-Type": "image/png"}, png(k)) for k in range(20)}}) as s:
+        cfg = web(s.url, tmp_path, "budget.n_pages=5")
+        frontier = Frontier(open_database(cfg.storage.url), "mine")
+        for k in range(4):  # as a crawl would have left it when it was killed: four pages done, one to do
+            frontier.finish(frontier.found(f"{s.url}/{k or ''}", "page", k, ""), "done", status=200, n_bytes=10)
+        frontier.found(f"{s.url}/4", "page", 4, "")
+        frontier.flush()
+        crawl(cfg)
+        asked = [path for path, _ in s.asked if path != "/robots.txt"]
+    assert "/4" in asked and not {"/", "/1", "/2", "/3", "/5"} & set(asked)
+
+
+def test_pictures_of_another_host_survive_a_kill(tmp_path):
+    """Where pictures come from anywhere, those that are still to do on another host are carried on."""
+    from fullstack_ml.crawl import Frontier
+    from fullstack_ml.records import Item, open_database
+
+    with server({"/a.png": (200, {"Content-Type": "image/png"}, png())}) as cdn, server({"/": (200, {}, b"nothing")}) as s:
+        cfg = web(s.url, tmp_path)
+        frontier = Frontier(open_database(cfg.storage.url), "mine")
+        frontier.finish(frontier.found(f"{s.url}/", "page", 0, "start"), "done", status=200)
+        item = Item(url=f"{cdn.url}/a.png", source="mine", licence="CC-BY-4.0", page_url=f"{s.url}/")
+        frontier.found(item.url, "picture", 1, "", {k: v for k, v in vars(item).items() if k != "data"})
+        frontier.flush()
+        assert crawl(cfg).metrics["kept"] == 1
+        assert [path for path, _ in cdn.asked] == ["/robots.txt", "/a.png"] and s.asked == []
+
+
+# ---------------------------------------------------------------- another site
+
+
+def test_another_site_by_configuration_only(tmp_path):
+    """Other tags, lazy pictures, a licence in the head, a base address, relative links, entities."""
+    page = """<head><base href="/deep/er/"><link rel="license" href="http://creativecommons.org/publicdomain/zero/1.0/"></head>
+    <div class="card" data-by="Ada &amp; Ben"><picture data-full="../pic/1.png"></picture><h3>Sept,  7</h3></div>
+    <div class="card"><picture data-full="/pic/2.png"></picture><h3>Un</h3><i class="cc">CC BY-SA 4.0</i></div>
+    <div class="card"><h3>without a picture</h3></div> <a class="more" href="?p=2&amp;o=1#top">plus</a> <a href="/ignored">no</a> <a class="more" href="/login">in</a>"""
+    files = {"/": page, "/deep/er/": '<div class="card" data-by="Zoe"><picture data-full="/pic/3.png"></picture><h3>Trois</h3></div>'}
+    answers = {path: (200, {}, text.encode()) for path, text in files.items()}
+    answers |= {path: (200, {"Content-Type": "image/png"}, png(k)) for k, path in enumerate(["/deep/pic/1.png", "/pic/2.png", "/pic/3.png"])}
+    rules = "{select: .card, image: [picture@data-full], caption: h3, author: ['@data-by'], licence: [i.cc]}"
+    with server(answers) as s:
+        m = crawl(web(s.url, tmp_path, f"source.item={rules}", "source.follow=[a.more]", "source.licence='CC BY 4.0'", "source.author=nobody", "licences=null"))
+        asked = [path for path, _ in s.asked]
+        heads = s.heads
+    items = {i.caption: (i.url.removeprefix(s.url), i.author, i.licence, i.licence_from) for i in read_items(m.path("items.parquet"))}
+    assert items == {
+        "Sept, 7": ("/deep/pic/1.png", "Ada & Ben", "CC0-1.0", "page: link[rel=license]@href"),
+        "Un": ("/pic/2.png", "nobody", "CC-BY-SA-4.0", "i.cc"),
+        "Trois": ("/pic/3.png", "Zoe", "CC-BY-4.0", "site rule"),
+    }
+    assert "/deep/er/?o=1&p=2" in asked and "/ignored" not in asked and "/login" not in asked
+    assert all("http" in h["User-Agent"] and "Cookie" not in h for h in heads), "the agent names a contact"
+
+
+def test_a_start_that_is_no_address_is_refused(tmp_path):
+    for start in ("file:///etc/passwd", "/relative", "gopher://x/", "http://", ""):
+        with pytest.raises(BadConfig, match="start"):
+            crawl(web("", tmp_path, f"source.start=['{start}']"))
+
+
+def test_pause_between_requests(tmp_path):
+    """Redirects and robots' own delay count: no two requests of a host are closer than the pause."""
+    answers = {"/robots.txt": (200, {"Content-Type": "text/plain"}, b"User-agent: *\nCrawl-delay: 0.15"), "/": (200, {}, (figure("/1.png") + figure("/2.png")).encode()),
+               "/1.png": (302, {"Location": "/3.png"}, b""), **{f"/{k}.png": (200, {"Content-Type": "image/png"}, png(k)) for k in (2, 3)}}
+    with server(answers) as s:
+        crawl(web(s.url, tmp_path, "source.delay=0.02"))
+        times = [t for path, t in s.asked if path != "/robots.txt"]
+    assert len(times) == 4 and min(b - a for a, b in zip(times, times[1:])) > 0.13
+
+
+def test_a_pause_beyond_the_budget_ends_the_crawl(tmp_path):
+    answers = {"/robots.txt": (200, {}, b"User-agent: *\nCrawl-delay: 86400"), "/": (200, {}, (figure("/1.png") + figure("/2.png")).encode())}
+    with server(answers) as s, pytest.raises(NotFound, match="kept nothing"):
+        started = time.monotonic()
+        crawl(web(s.url, tmp_path, "budget.seconds=3"))
+    assert time.monotonic() - started < 10
+
+
+def test_busy_host_is_asked_again(tmp_path):
+    calls = collections.Counter()
+
+    def busy(h):
+        calls["n"] += 1
+        body = png() if calls["n"] > 1 else b""
+        h.send_response(200 if body else 503)
+        h.send_header("Retry-After", "0")
+        h.send_header("Content-Type", "image/png")
+        h.send_header("Content-Length", str(len(body)))
+        h.end_headers()
+        h.wfile.write(body)
+
+    with server({"/": (200, {}, figure("/1.png").encode()), "/1.png": busy}) as s:
+        assert crawl(web(s.url, tmp_path, "retries=1")).metrics["kept"] == 1
+
+
+# ---------------------------------------------------------------- robots.txt
+
+
+@pytest.mark.parametrize("status, may", [(200, True), (404, True), (403, True), (401, True), (500, False), (503, False), (429, False)])
+def test_robots_status(tmp_path, status, may):
+    """RFC 9309: 4xx means no rules, 5xx means stay away; 429 asks for distance too."""
+    with server({"/robots.txt": (status, {}, b""), "/": (200, {}, figure("/1.png").encode()), "/1.png": (200, {"Content-Type": "image/png"}, png())}) as s:
+        with contextlib.nullcontext() if may else pytest.raises(NotFound):
+            crawl(web(s.url, tmp_path))
+        assert ([path for path, _ in s.asked] == ["/robots.txt"]) is not may
+
+
+def test_robots_of_every_host_that_a_redirect_leads_to(tmp_path):
+    with server({"/robots.txt": (200, {}, b"User-agent: *\nDisallow: /"), "/1.png": (200, {"Content-Type": "image/png"}, png())}) as closed:
+        with server({"/": (200, {}, figure("/1.png").encode()), "/1.png": (302, {"Location": f"{closed.url}/1.png"}, b"")}) as s:
+            with pytest.raises(NotFound):
+                crawl(web(s.url, tmp_path))
+        assert [path for path, _ in closed.asked] == ["/robots.txt"]
+
+
+def test_a_page_never_leads_to_another_site(tmp_path):
+    """Pictures may come from anywhere, pages may not: neither by a link nor by a redirect."""
+    with server({"/": (200, {}, figure("/x.png").encode())}) as other:
+        html = f'<a href="{other.url}/">there</a><a href="/moved">and there</a>{figure("/1.png")}'
+        with server({"/": (200, {}, html.encode()), "/moved": (302, {"Location": f"{other.url}/"}, b""), "/1.png": (200, {"Content-Type": "image/png"}, png())}) as s:
+            m = crawl(web(s.url, tmp_path))
+        assert m.metrics["kept"] == 1 and other.asked == []
+        assert "another site" in str(m.read_json("report.json")["not_kept"])
+
+
+SHARED = Path(os.environ.get("FSML_SHARED") or Path(__file__).parents[2] / "shared")
+# (test, agent, url) where Protego decides otherwise than Google's parser, and why.
+_LESS = "Protego also compares percent-decoded and plain spellings: it honours an Allow that Google's parser overlooks"
+DEVIATIONS = {
+    ("GoogleOnly_AcceptUserAgentUpToFirstSpace", "http://foo.bar/x/y"): "the vector's agent has a space in its name; ours has none",
+    ("ID_Encoding", "http://foo.bar/foo/bar/ツ"): _LESS,
+    ("ID_Encoding", "http://foo.bar/foo/bar/baz"): _LESS,
+    ("ID_LineSyntax_Groups_OtherRules", "http://foo.bar/"): "Protego ends a list of agents at a line it does not know; Google's parser reads on",
+}
+
+
+def robots_vectors():
+    path = SHARED / "data" / "robots" / "google_vectors.json"
+    if not path.is_file():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no vectors at {path.name}: set FSML_SHARED"))]
+    return [pytest.param(v, id=f"{k}-{v['test']}") for k, v in enumerate(json.loads(path.read_text()))]
+
+
+@pytest.mark.parametrize("vector", robots_vectors())
+def test_robots_vector(vector):
+    async def rules(url):
+        return Answer(url, 200, "text/plain", vector["robots"].encode())
+
+    async def may():
+        try:
+            await Robots(vector["agent"], rules).check(vector["url"])
+            return True
+        except Refused:
+            return False
+
+    why = DEVIATIONS.get((vector["test"], vector["url"]))
+    if asyncio.run(may()) != vector["allowed"]:
+        assert why, vector
+        pytest.xfail(why)
+
+
+# ---------------------------------------------------------------- where it must not go
+
+
+@pytest.mark.parametrize("address", [
+    "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1",
+    "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::1", "::127.0.0.1",
+])  # fmt: skip
+def test_private_addresses(address):
+    with pytest.raises(Refused, match="not public"):
+        check_address(address, "host.example", allowed=["127.0.0.1"])
+    check_address(address, "host.example", allowed=["host.example"])
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34", "64:ff9b::5db8:d822", "2002:5db8:d822::1"])
+def test_public_addresses(address):
+    check_address(address, "host.example", allowed=[])
+
+
+def test_no_spelling_of_loopback_gets_through():
+    with server({"/": (200, {}, b"secret")}) as s:
+        port = s.server_port
+        for host in ("127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "0177.0.0.1", "0x7f.0.0.1", "0", "[::ffff:127.0.0.1]", "[::1]", "１２７.0.0.1", "127。0。0。1", "localhost."):
+            with pytest.raises((Refused, Unavailable)):
+                get_one(f"http://{host}:{port}/", allowed=[])
+        assert s.asked == []
+
+
+def test_a_private_site_is_refused_when_not_named(tmp_path):
+    with server({"/": (200, {}, figure("/1.png").encode())}) as s:
+        with pytest.raises(NotFound, match="kept nothing"):
+            crawl(web(s.url, tmp_path, "source.allow_private=[]"))
+        assert s.asked == []
+
+
+def test_a_redirect_to_a_private_address(tmp_path):
+    """The site itself is named; where it sends us is not."""
+    with server({"/": (200, {}, b"secret")}) as intranet:
+        for host in ("localhost", "[::ffff:7f00:1]", "2130706433"):
+            answers = {"/": (302, {"Location": f"http://{host}:{intranet.server_port}/"}, b"")}
+            with server(answers) as s, pytest.raises((Refused, Unavailable)):
+                get_one(f"{s.url}/", allowed=["127.0.0.1"])
+        assert intranet.asked == []
+    for target in ("file:///etc/passwd", "ftp://example.com/", "gopher://127.0.0.1/", "javascript:0", "http://["):
+        with server({"/": (302, {"Location": target}, b"")}) as s, pytest.raises(Refused, match="nowhere"):
+            get_one(f"{s.url}/")
+
+
+def test_a_name_that_resolves_to_loopback(tmp_path, monkeypatch):
+    """Not the name but what it resolves to counts, and it is resolved once."""
+    
+    async def lie(self, host, port=0, family=0):
+        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 0, "flags": 0}]
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", lie)
+    with server({"/": (200, {}, b"secret")}) as s:
+        with pytest.raises(Refused, match="not public"):
+            get_one(f"http://gallery.example:{s.server_port}/")
+        assert s.asked == []
+        assert get_one(f"http://gallery.example:{s.server_port}/", allowed=["gallery.example"]).body == b"secret"
+
+
+# ---------------------------------------------------------------- what a hostile server sends
+
+
+def peak_mb():
+    """Most memory that this process ever had: it only grows."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_gzip_bomb_is_cut():
+    packed = zlib.compressobj(1, zlib.DEFLATED, 31)
+    bomb = b"".join(packed.compress(bytes(2**20)) for _ in range(100)) + packed.flush()
+    assert len(bomb) < 2**19
+    with server({"/": (200, {"Content-Encoding": "gzip"}, bomb)}) as s:
+        before = peak_mb()
+        with pytest.raises(TooLarge, match="does not end"):
+            get_one(f"{s.url}/")
+        assert peak_mb() - before < 70
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "nonsense"])
+def test_body_that_is_not_what_it_says(coding):
+    with server({"/": (200, {"Content-Encoding": coding}, b"no such thing, really not")}) as s:
+        with contextlib.nullcontext() if coding == "nonsense" else pytest.raises(Unavailable):
+            get_one(f"{s.url}/")
+
+
+def endless_header(h):
+    h.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for k in range(10**7):
+        h.wfile.write(b"X-%d: %s\r\n" % (k, b"y" * 1000))
+
+
+def long_header(h):
+    h.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(10**5):
+        h.wfile.write(b"y" * 1000)
+
+
+def slow(h):
+    h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(100):
+        h.wfile.write(b"y")
+        h.wfile.flush()
+        time.sleep(0.1)
+
+
+def short(h):
+    h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this")
+
+
+def garbage(h):
+    h.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n\x00\xff")
+
+
+@pytest.mark.parametrize("how", [endless_header, long_header, slow, short, garbage])
+def test_hostile_answer_is_an_error_of_ours(how):
+    with server({"/": how}) as s:
+        before, started = peak_mb(), time.monotonic()
+        with pytest.raises(Unavailable):
+            get_one(f"{s.url}/", limits={**LIMITS, "timeouts": {"connect": 1, "read": 1, "whole": 1.5}})
+        assert peak_mb() - before < 60 and time.monotonic() - started < 4
+
+
+def test_redirects_have_an_end():
+    chain = {f"/{k}": (302, {"Location": f"/{k + 1}"}, b"") for k in range(20)}
+    with server(chain) as s:
+        with pytest.raises(Refused, match="Too many redirects"):
+            get_one(f"{s.url}/0")
+        assert len(s.asked) == 4
+        with pytest.raises(Refused, match="circle"), server({"/": (301, {"Location": "/"}, b"")}) as loop:
+            get_one(f"{loop.url}/")
+
+
+def test_a_hostile_page_never_ends_the_crawl(tmp_path):
+    """Good pictures are kept beside whatever else a page does."""
+    bad = {"/slow": short, "/garbage": garbage, "/bomb": (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(2**23))), "/text": (200, {"Content-Type": "text/plain"}, b"x"),
+           "/broken.png": (200, {"Content-Type": "image/png"}, png()[:200]), "/nul": (200, {}, b"\x00\xff\xfe<figure><img src='\x00'>"), "/long": (200, {}, f'<a href="/{"x" * 10**5}">far</a>'.encode())}
+    links = "".join(f'<a href="{path}">x</a>' for path in bad) + '<a href="http://[">x</a><a href="http://ex ample:99999/">x</a><a href="mailto:a@b">x</a>'
+    caption = "long " * 10**5
+    answers = {"/": (200, {}, (links + figure("/1.png", caption) + figure("/broken.png") + figure("data:image/png;base64,AAAA")).encode()), "/1.png": (200, {"Content-Type": "image/png"}, png()), **bad}
+    with server(answers) as s:
+        m = crawl(web(s.url, tmp_path, "max_body_mb=2", "timeouts.read=1"))
+    (item,) = (i for i in read_items(m.path("items.parquet")) if i.state == "kept")
+    assert len(item.caption) == 4000
+    assert {r["url"].removeprefix(s.url) for r in m.read_json("report.json")["not_kept"]} >= {"/slow", "/garbage", "/bomb", "/text", "/broken.png"}
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def huge_png(side):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pictures_that_are_refused():
+    from fullstack_ml.records import Item
+
+    before, limits = peak_mb(), {**LIMITS, "max_pixels": 10**8}
+    for side in (20_000, 10_001):
+        with pytest.raises(TooLarge, match="too many pixels"):
+            inspect(Item(), huge_png(side), limits)
+    assert peak_mb() - before < 50, "refused before it is decoded"
+    blank = io.BytesIO()
+    Image.new("L", (32, 32), 200).save(blank, "PNG")
+    tiny = png(side=4)
+    for body, why in [(blank.getvalue(), "blank"), (tiny, "small"), (png()[:100], "decoded"), (b"", "decoded"), (b"<svg/>", "decoded"), (b"%!PS-Adobe-3.0 EPSF", "decoded")]:
+        with pytest.raises(BadInput, match=why):
+            inspect(Item(), body, limits)
+    assert inspect(Item(), png(), limits).width == 24
+
+
+# ---------------------------------------------------------------- small parts
+
+
+def test_canonical():
+    assert canonical("/a?b=2&a=1#x", "http://h.example/z/") == "http://h.example/a?a=1&b=2"
+    for bad in ("mailto:a@b", "javascript:x", "data:,", "http://[", "file:///etc/passwd", "x" * 5000):
+        assert canonical(bad, "http://h.example/") is None, bad
+
+
+def test_spdx():
+    assert spdx("https://creativecommons.org/licenses/by-nc-nd/2.0/jp/") == "CC-BY-NC-ND-2.0" and spdx("CC BY-SA 3.0") == "CC-BY-SA-3.0"
+    assert spdx("see https://creativecommons.org/publicdomain/zero/1.0/") == "CC0-1.0" and spdx("x" * 100) == "x" * 60
+
+
+def test_read_page_of_nonsense():
+    source = compose_cfg("crawl").source
+    for body in (b"", b"\x00" * 1000, b"<" * 10**5, b"<div>" * 10**4):
+        assert read_page(body, "http://h.example/", source) == ([], [])
+
+
+def test_errors_are_of_the_family():
+    assert issubclass(Refused, FsmlError)
