@@ -324,7 +324,7 @@ async def may(self: Crawler, url: str, page: bool) -> None:
         raise Refused("This address belongs to another site", url, "Name its host under source.hosts.")
     await self.robots.check(url)
 
-# %% ../nbs/10_crawl.ipynb #310a6745
+# %% ../nbs/10_crawl.ipynb #ab81824e
 @patch
 async def page(self: Crawler, session: aiohttp.ClientSession, row: dict) -> None:
     "Read a page: follow its links, note its pictures."
@@ -340,7 +340,7 @@ async def page(self: Crawler, session: aiohttp.ClientSession, row: dict) -> None
         plain = {k: v for k, v in vars(item).items() if k != "data"}
         if self.most_items is not None and self.count["pictures"] >= self.most_items:
             break
-        if picture := self.push(item.url, "picture", row["depth"] + 1, answer.url, plain):
+        if self.push(item.url, "picture", row["depth"] + 1, answer.url, plain):
             self.count["pictures"] += self.licensed(item.licence)
     for url in links if row["depth"] < self.cfg.depth else ():
         if urlsplit(url).netloc in self.hosts:

@@ -6,11 +6,11 @@
 __all__ = ['SPLITS', 'near_duplicates', 'split_of', 'Dataset', 'open_dataset', 'choose', 'assign_splits', 'Loader',
            'diff_versions', 'dataset']
 
-# %% ../nbs/12_dataset.ipynb #2a820828
+# %% ../nbs/12_dataset.ipynb #c6b58d4f
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .blobs import BlobStore
-from .core import BadConfig, FsmlError, capped, digest, progress, say, write_json
+from .core import BadConfig, FsmlError, capped, digest, say, write_json
 from .records import Item, Label, Manifest, draft, find_parents, label_from_dict, read_items, write_items
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@
 __all__ = ['Arrays', 'Session', 'Task', 'load_task', 'predict', 'torch_session', 'onnx_session', 'save_model', 'load_model',
            'export_onnx', 'check_task', 'memorise']
 
-# %% ../nbs/30_task.ipynb #03690641
+# %% ../nbs/30_task.ipynb #77e28464
 import contextlib
 import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .core import BadConfig, BadInput, Damaged, FsmlError
+from .core import BadConfig, Damaged, FsmlError
 from .records import LABEL_KINDS, Item, Label, Prediction, label_from_dict, label_to_dict
 
 if TYPE_CHECKING:

@@ -1,11 +1,9 @@
 """The release: what is refused and why, gates, promotion."""
-import io
 import json
 import os
 import stat
 import subprocess
 import sys
-import threading
 import zipfile
 
 import pytest

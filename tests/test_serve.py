@@ -21,10 +21,10 @@ import pytest
 import yaml
 
 from fullstack_ml.archive import Archive
-from fullstack_ml.core import Unavailable, checkout, compose_cfg
+from fullstack_ml.core import Unavailable, checkout
 from fullstack_ml.records import label_to_dict
 from fullstack_ml.release import lay_out, open_release
-from fullstack_ml.serve import BENTO, Settings, build_bento, serve, serving
+from fullstack_ml.serve import BENTO, Settings, build_bento, serving
 from release_fixture import make_release_fixture
 
 PNG = {"content-type": "image/png"}
