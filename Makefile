@@ -55,5 +55,6 @@ $(READY): constraints.txt settings.ini pyproject.toml setup.py
 	@$(if $(TORCH_INDEX),$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(VENV)/constraints.txt --index $(TORCH_INDEX) --index-strategy unsafe-best-match torch torchvision,true)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c $(VENV)/constraints.txt -e '.[dev]'
 	@$(BIN)/python -m ipykernel install --prefix $(VENV) --name python3 --display-name "Python 3 (fullstack_ml)" > /dev/null
-	@if git rev-parse --git-dir > /dev/null 2>&1; then $(BIN)/nbdev_install_hooks > /dev/null 2>&1 || true; fi
+	@if git rev-parse --git-dir > /dev/null 2>&1; then $(BIN)/nbdev_install_hooks > /dev/null 2>&1 || true; \
+	  sed -i 's#\(^\|= *\)nbdev_#\1$(CURDIR)/$(BIN)/nbdev_#' "$$(git rev-parse --git-path hooks/post-merge)" .gitconfig 2> /dev/null || true; fi
 	@touch $@
