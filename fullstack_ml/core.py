@@ -180,7 +180,7 @@ def write_json(
     "Write a value as indented JSON, whole or not at all."
     return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
 
-# %% ../nbs/00_core.ipynb #ffbd69c0
+# %% ../nbs/00_core.ipynb #f98ce1a5
 def _git(*args: str) -> str | None:
     try:
         out = subprocess.run(["git", *args], cwd=checkout(), capture_output=True, timeout=20, check=True).stdout
@@ -203,10 +203,11 @@ def code_version() -> dict:
     return version
 
 
-def _imports(path: Path, package: str) -> set[str]:
-    "Names of our own modules that a source file imports, wherever in the file."
+@cache
+def _imports(source: str, package: str) -> set[str]:
+    "Names of our own modules that a source imports, wherever in it."
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             base = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
             module = (f"{base}.{node.module}" if node.module else base) if node.level else (node.module or "")
@@ -230,9 +231,10 @@ def code_hash(
         name = todo.pop()
         if name in seen or not name.startswith("fullstack_ml.") or not (path := _source(name)):
             continue
-        seen[name] = sha256(path)
-        seen |= {f"{name}: {p.name}": sha256(p) for p in _PACKAGE.glob("static/*") if f'"{p.name}"' in path.read_text(encoding="utf8")}
-        todo += _imports(path, name.rpartition(".")[0])
+        source = path.read_text(encoding="utf8")
+        seen[name] = sha256(source.encode())
+        seen |= {f"{name}: {p.name}": sha256(p) for p in _PACKAGE.glob("static/*") if f'"{p.name}"' in source}
+        todo += _imports(source, name.rpartition(".")[0])
     return digest(seen)
 
 # %% ../nbs/00_core.ipynb #15f19fa6

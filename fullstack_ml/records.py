@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['Label', 'LABEL_KINDS', 'Choice', 'Text', 'Box', 'Boxes', 'ItemSequence', 'label_to_dict', 'label_from_dict', 'now',
            'Source', 'Item', 'Annotation', 'Prediction', 'write_items', 'read_items', 'Database', 'schema_version',
-           'migrate', 'open_database', 'Manifest', 'read_manifest', 'list_artifacts', 'find_artifact', 'find_parents',
-           'stage_key', 'find_fresh', 'Draft', 'draft']
+           'migrate', 'open_database', 'Manifest', 'read_manifest', 'list_kinds', 'list_artifacts', 'find_artifact',
+           'find_parents', 'stage_key', 'find_fresh', 'Draft', 'draft']
 
-# %% ../nbs/01_records.ipynb #d6f4a3b0
+# %% ../nbs/01_records.ipynb #177bfbba
 import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -21,8 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable
-from .core import code_hash, code_version, digest, public, resolve_path, sha256, write_json
+from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable, code_hash, code_version, digest, public, resolve_path, sha256, write_json
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -83,7 +83,7 @@ class ItemSequence:
 Label = Choice | Text | Boxes | ItemSequence
 LABEL_KINDS = {c.kind: c for c in (Choice, Text, Boxes, ItemSequence)}
 
-# %% ../nbs/01_records.ipynb #9f42a721
+# %% ../nbs/01_records.ipynb #716be353
 def label_to_dict(label: Label) -> dict:
     "A label as plain values, its kind first."
     return {"kind": label.kind, **asdict(label)}
@@ -93,10 +93,9 @@ def label_from_dict(
     value: dict,  # what `label_to_dict` wrote
 ) -> Label:
     "A label from plain values; raises `BadInput` for an unknown kind or a value that does not fit it."
-    cls = LABEL_KINDS.get(value.get("kind"))
+    cls, given = LABEL_KINDS.get(value.get("kind")), {k: v for k, v in value.items() if k != "kind"}
     if not cls:
         raise BadInput("There is no such kind of label", value.get("kind"), f"The kinds are {', '.join(LABEL_KINDS)}.")
-    given = {k: v for k, v in value.items() if k != "kind"}
     try:
         if cls is Boxes:
             return Boxes(tuple(Box(**b) for b in given["boxes"]))
@@ -108,7 +107,7 @@ def label_from_dict(
     except (TypeError, KeyError) as e:
         raise BadInput(f"This is no label of the kind {cls.kind}", value, f"It holds {', '.join(f.name for f in fields(cls))}.") from e
 
-# %% ../nbs/01_records.ipynb #f50b0342
+# %% ../nbs/01_records.ipynb #1880f84a
 def now() -> str:
     "The time as ISO 8601 in UTC, to the millisecond: who answers twice within a second has a newest answer."
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -138,11 +137,12 @@ class Item:
     author: str = ""  # who made it
     licence: str = ""  # SPDX id; empty: unknown
     licence_from: str = ""  # how the licence was known: "img[data-licence]", "link[rel=license]", ...
+    opt_out: str = ""  # signs against machine learning on its page, space-separated: noai, noimageai, tdm-reservation, ai.txt
     fetched_at: str = ""  # ISO 8601, UTC
     width: int | None = None  # pixels
     height: int | None = None  # pixels
     phash: str = ""  # perceptual hash, hexadecimal; near-equal pictures differ in few bits
-    state: str = "kept"  # kept, refused or withdrawn
+    state: str = "kept"  # kept, review, refused or withdrawn
     reason: str = ""  # why it is not kept
     meta: dict = field(default_factory=dict)  # anything else that a page or an API said
     id: str = ""  # follows from source and address
@@ -178,7 +178,7 @@ class Prediction:
         "As plain values, for JSON."
         return {"label": label_to_dict(self.label), "confidence": self.confidence, "scores": self.scores}
 
-# %% ../nbs/01_records.ipynb #bb9974ff
+# %% ../nbs/01_records.ipynb #ec1bd18f
 def write_items(
     path: Path,  # a Parquet file to write
     items: Iterable[Item],
@@ -188,20 +188,18 @@ def write_items(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [_row(i) for i in items]
-    plain = {f.name: [r[f.name] for r in rows] for f in fields(Item) if f.name != "data"}
-    types = {"width": pa.int32(), "height": pa.int32()}
-    arrays = {k: pa.array([json.dumps(x) for x in v] if k == "meta" else v, types.get(k, pa.string())) for k, v in plain.items()}
+    rows, types = [{**_row(i), "meta": json.dumps(i.meta)} for i in items], {"width": pa.int32(), "height": pa.int32()}
+    arrays = {f.name: pa.array([r[f.name] for r in rows], types.get(f.name, pa.string())) for f in fields(Item) if f.name != "data"}
     pq.write_table(pa.table({**arrays, **columns}), path, compression="zstd")
 
 
 def read_items(
     path: Path,  # what `write_items` wrote
 ) -> list[Item]:
-    "The items of a Parquet table."
+    "The items of a Parquet table; what an older version did not write has its default."
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(path, columns=[f.name for f in fields(Item) if f.name != "data"]).to_pylist()
+    rows = pq.read_table(path, columns=[n for n in pq.read_schema(path).names if n in Item.__dataclass_fields__]).to_pylist()
     return [Item(**{**r, "meta": json.loads(r["meta"])}) for r in rows]
 
 
@@ -209,44 +207,30 @@ def _row(record: Any) -> dict:
     row = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "data"}
     return {**row, "label": label_to_dict(row["label"])} if "label" in row else row
 
-# %% ../nbs/01_records.ipynb #2c29c504
+# %% ../nbs/01_records.ipynb #ebdc617c
 def _tables() -> "sa.MetaData":
     import sqlalchemy as sa
 
-    metadata = sa.MetaData()
-    col, short, long = sa.Column, sa.String(64), sa.Text
-    sa.Table(
-        "source", metadata,
-        col("id", sa.String(16), primary_key=True), col("name", sa.String(120), nullable=False, unique=True),
-        col("url", long, nullable=False), col("about", long, nullable=False),
-    )  # fmt: skip
-    sa.Table(
-        "item", metadata,
-        col("id", sa.String(16), primary_key=True), col("source", sa.String(120), nullable=False, index=True),
-        col("url", long, nullable=False), col("sha256", short, nullable=False, index=True), col("mime", short, nullable=False),
-        col("page_url", long, nullable=False), col("caption", long, nullable=False), col("author", long, nullable=False),
-        col("licence", short, nullable=False, index=True), col("licence_from", long, nullable=False),
-        col("fetched_at", sa.String(32), nullable=False), col("width", sa.Integer), col("height", sa.Integer),
-        col("phash", sa.String(128), nullable=False), col("state", sa.String(16), nullable=False, index=True),
-        col("reason", long, nullable=False), col("meta", sa.JSON, nullable=False),
-    )  # fmt: skip
-    sa.Table(
-        "annotation", metadata,
-        col("id", sa.String(64), primary_key=True), col("item_id", sa.String(16), nullable=False, index=True),
-        col("annotator", sa.String(120), nullable=False, index=True), col("label", sa.JSON, nullable=False),
-        col("created", sa.String(32), nullable=False), col("seconds", sa.Float), col("meta", sa.JSON, nullable=False),
-    )  # fmt: skip
-    sa.Table(
-        "fetch", metadata,
-        col("id", sa.String(40), primary_key=True), col("source", sa.String(120), nullable=False, index=True),
-        col("url", long, nullable=False), col("kind", sa.String(16), nullable=False), col("depth", sa.Integer, nullable=False),
-        col("found_on", long, nullable=False), col("state", sa.String(16), nullable=False, index=True),
-        col("status", sa.Integer), col("reason", long, nullable=False), col("n_bytes", sa.Integer),
-        col("fetched_at", sa.String(32), nullable=False), col("meta", sa.JSON, nullable=False),
-    )  # fmt: skip
+    def need(name: str, type_: Any = sa.Text, **more) -> sa.Column:
+        return sa.Column(name, sa.String(type_) if isinstance(type_, int) else type_, nullable=False, **more)
+
+    metadata, col = sa.MetaData(), sa.Column
+    empty, zero = {"server_default": sa.text("''")}, {"server_default": sa.text("0")}  # of columns that came when rows were there
+    sa.Table("source", metadata, need("id", 16, primary_key=True), need("name", 120, unique=True), need("url"), need("about"))
+    sa.Table("item", metadata, need("id", 16, primary_key=True), need("source", 120, index=True), need("url"), need("sha256", 64, index=True),
+        need("mime", 64), need("page_url"), need("caption"), need("author"), need("licence", 64, index=True), need("licence_from"),
+        need("opt_out", 64, **empty), need("fetched_at", 32), col("width", sa.Integer), col("height", sa.Integer), need("phash", 128),
+        need("state", 16, index=True), need("reason"), need("meta", sa.JSON))  # fmt: skip
+    sa.Table("annotation", metadata, need("id", 64, primary_key=True), need("item_id", 16, index=True), need("annotator", 120, index=True),
+        need("label", sa.JSON), need("created", 32), col("seconds", sa.Float), need("meta", sa.JSON))  # fmt: skip
+    sa.Table("fetch", metadata, need("id", 40, primary_key=True), need("source", 120, index=True), need("url"), need("kind", 16),
+        need("depth", sa.Integer), need("found_on"), need("state", 16, index=True), col("status", sa.Integer), need("reason"), col("n_bytes", sa.Integer),
+        need("fetched_at", 32), need("meta", sa.JSON), need("crawl", 40, **empty), need("host", 255, **empty), need("sha256", 64, **empty),
+        need("etag", 255, **empty), need("modified", 64, **empty), need("worker", 80, **empty), need("lease", sa.Double, **zero),
+        need("tries", sa.Integer, **zero), need("turn", sa.Integer, **zero), sa.Index("ix_fetch_source_crawl_state", "source", "crawl", "state"))  # fmt: skip
     return metadata
 
-# %% ../nbs/01_records.ipynb #c17d1ae8
+# %% ../nbs/01_records.ipynb #fcab8200
 class Database:
     "The nouns at rest, on SQLite, MariaDB/MySQL or PostgreSQL."
 
@@ -265,8 +249,7 @@ class Database:
             path = resolve_path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
             parsed = parsed.set(database=str(path))
-        self.url, self.metadata = parsed, _tables()
-        self.engine = sa.create_engine(parsed, pool_pre_ping=True)
+        self.url, self.metadata, self.engine = parsed, _tables(), sa.create_engine(parsed, pool_pre_ping=True)
         self.tables = self.metadata.tables
         if parsed.get_backend_name() == "sqlite":
             sa.event.listen(self.engine, "connect", _tune_sqlite)
@@ -289,12 +272,11 @@ class Database:
         rows: list[dict],  # column -> value
     ) -> int:  # how many were new
         "Insert or ignore by primary key, in the dialect at hand."
-        import sqlalchemy as sa
         from sqlalchemy.dialects import postgresql, sqlite
 
         t, name = self.tables[table], self.url.get_backend_name()
         if name in ("mysql", "mariadb"):
-            statement = sa.insert(t).prefix_with("IGNORE")
+            statement = t.insert().prefix_with("IGNORE")
         else:
             statement = (sqlite if name == "sqlite" else postgresql).insert(t).on_conflict_do_nothing(index_elements=["id"])
         longest = {c.name: c.type.length for c in t.columns if getattr(c.type, "length", None)}
@@ -312,13 +294,14 @@ class Database:
         **where,  # column = value, or a list of values
     ) -> list:  # of that noun, by time and id
         "All records of a kind that match."
-        import sqlalchemy as sa
-
         t = self.tables[noun.__name__.lower()]
-        clauses = [t.c[k].in_(v) if isinstance(v, (list, tuple, set)) else t.c[k] == v for k, v in where.items()]
-        order = [t.c.created, t.c.id] if "created" in t.c else [t.c.id]
+        lists = {k: list(dict.fromkeys(v)) for k, v in where.items() if isinstance(v, (list, tuple, set))}
+        most = 30_000 // max(len(lists), 1)  # SQLite takes 32,766 values in a statement
+        parts = [[t.c[k].in_(v[i : i + most]) for i in range(0, len(v), most)] for k, v in lists.items()]
+        query = t.select().where(*(t.c[k] == v for k, v in where.items() if k not in lists))
         with self.engine.connect() as c:
-            return [_record(noun, r) for r in c.execute(sa.select(t).where(*clauses).order_by(*order)).mappings()]
+            rows = [r for clauses in itertools.product(*parts) for r in c.execute(query.where(*clauses)).mappings()]
+        return [_record(noun, r) for r in sorted(rows, key=lambda r: (r.get("created", ""), r["id"]))]
 
     def update(
         self,
@@ -339,26 +322,27 @@ def _tune_sqlite(connection, _record) -> None:
 
 
 def _record(noun: type, row: Any) -> Any:
-    values = dict(row)
-    return noun(**{**values, "label": label_from_dict(values["label"])} if "label" in values else values)
+    return noun(**{**row, "label": label_from_dict(row["label"])} if "label" in row else row)
 
-# %% ../nbs/01_records.ipynb #ec6e88be
+# %% ../nbs/01_records.ipynb #fb80d8d3
+def _migrations() -> Path:
+    return Path(__file__).parent / "migrations"
+
+
 def _alembic(db: Database):
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["metadata"] = db.metadata
-    return config, ScriptDirectory.from_config(config).get_current_head()
+    config = Config(attributes={"metadata": db.metadata})
+    config.set_main_option("script_location", str(_migrations()))
+    return config
 
 
 def schema_version(db: Database) -> str | None:  # None: an empty database
     "The revision that the tables of a database have."
-    from alembic.migration import MigrationContext
+    import sqlalchemy as sa
 
     with db.engine.connect() as c:
-        return MigrationContext.configure(c).get_current_revision()
+        return c.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if sa.inspect(c).has_table("alembic_version") else None
 
 
 def migrate(
@@ -366,12 +350,12 @@ def migrate(
     to: str = "head",  # a revision, or "head"
 ) -> None:
     "Bring the tables to a revision; raises `Damaged` if they come from a newer version of this package."
+    if to == "head" and schema_version(db) == max(p.stem[1:5] for p in _migrations().glob("versions/m[0-9]*.py")):
+        return  # Alembic is not even imported
     from alembic import command
     from alembic.util import CommandError
 
-    config, head = _alembic(db)
-    if schema_version(db) == head and to == "head":
-        return
+    config = _alembic(db)
     with db.engine.connect() as c, _alone(c):
         config.attributes["connection"] = c
         try:
@@ -384,21 +368,18 @@ def migrate(
 def _alone(c: "sa.Connection") -> Iterator[None]:
     "A transaction that one process at a time is in. SQLite's driver commits before each CREATE unless it is told not to."
     name, raw = c.dialect.name, c.connection.driver_connection
+    lock = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(640113)"}
+    if name == "sqlite":
+        raw.isolation_level = None
     try:
-        if name == "sqlite":
-            raw.isolation_level = None
-        lock = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(640113)"}
         c.exec_driver_sql(lock.get(name, "SELECT GET_LOCK(CONCAT('fsml-', LEFT(DATABASE(), 50)), 60)"))
         yield
         c.commit()
-        if name not in lock:
-            c.exec_driver_sql("SELECT RELEASE_LOCK(CONCAT('fsml-', LEFT(DATABASE(), 50)))")
-    except BaseException:
-        c.invalidate()
-        raise
     finally:
         if name == "sqlite":
             raw.isolation_level = ""
+        else:
+            c.invalidate()  # the lock of MariaDB and MySQL lasts as long as its connection
 
 
 def open_database(
@@ -417,7 +398,7 @@ def open_database(
                 raise Unavailable("The database does not answer", db.url.render_as_string(), "Is the server running, and may this user create tables?") from e
             time.sleep(0.3 * (attempt + 1))
 
-# %% ../nbs/01_records.ipynb #189d9b3f
+# %% ../nbs/01_records.ipynb #f7a07aa8
 @dataclass(frozen=True)
 class Manifest:
     "What one artefact folder is, and what it came from."
@@ -432,6 +413,7 @@ class Manifest:
     metrics: dict  # numbers and short facts
     files: dict[str, str]  # relative path -> SHA-256
     dir: Path = field(default=Path(), compare=False)  # where it lies; not written
+    remote: str = field(default="", compare=False)  # whence its files still have to be brought; not written
 
     def path(
         self,
@@ -440,7 +422,7 @@ class Manifest:
         "The path of one of its files; raises `NotFound` for a name that the manifest does not list."
         if name not in self.files:
             raise NotFound(f"{self.kind}/{self.id} has no such file", name, f"It has {', '.join(sorted(self.files)[:12])}.")
-        return self.dir / name
+        return self.bring().dir / name
 
     def read_json(self, name: str) -> Any:
         "The value of a JSON file of the artefact."
@@ -448,29 +430,97 @@ class Manifest:
 
     def verify(self) -> "Manifest":
         "Hash every file again; raises `Damaged` naming the first that differs."
-        for name, expected in self.files.items():
+        for name, expected in self.bring().files.items():
             if not (self.dir / name).is_file() or sha256(self.dir / name) != expected:
                 raise Damaged(f"{self.kind}/{self.id} does not hold what its manifest says", name, f"Make it again: fsml {self.kind}.")
         return self
 
 
+    def bring(self) -> "Manifest":
+        "Its files, if they lie only on the remote; raises `Damaged` if they are not what the manifest says."
+        if not self.remote or self.dir.is_dir():
+            return self
+        new = self.dir.with_name(f".remote-{self.dir.name}")
+        names = [n for n in [*self.files, "manifest.json"] if (new / n).resolve().is_relative_to(new)]
+        with _lock(new.with_suffix(".lock"), self.kind, wait=True):
+            if not self.dir.is_dir():  # another process may have brought it meanwhile
+                shutil.rmtree(new, ignore_errors=True)
+                with _reach(self.remote) as (fs, there), contextlib.suppress(FileNotFoundError):  # `verify` says what is missing
+                    fs.get([f"{there}/{n}" for n in names], [str(new / n) for n in names])
+                replace(self, dir=new, remote="").verify()
+                os.rename(new, self.dir)
+        return self
+
+
 def read_manifest(
     folder: Path,  # an artefact folder
+    text: str | bytes | None = None,  # what the manifest says, where the folder is not here
+    remote: str = "",  # where it is then
 ) -> Manifest:
     "The manifest of a folder; raises `Damaged` if it cannot be read."
     try:
-        return Manifest(**json.loads((folder / "manifest.json").read_text(encoding="utf8")), dir=folder)
+        return Manifest(**json.loads(text or (folder / "manifest.json").read_text(encoding="utf8")), dir=folder, remote=remote)
     except (OSError, ValueError, TypeError) as e:
         raise Damaged("This folder has no readable manifest", folder.name, "Delete the folder and run its stage again.") from e
 
-# %% ../nbs/01_records.ipynb #440b143a
+# %% ../nbs/01_records.ipynb #4a81cdbb
+@contextlib.contextmanager
+def _reach(url: str) -> Iterator[tuple[Any, str]]:
+    "A file system, and the path on it; raises `Unavailable` for whatever fails there."
+    import fsspec
+
+    url = url if "://" in url else f"file://{resolve_path(url)}"
+    try:  # listings are not kept: another machine may have added to them
+        yield fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if url.startswith("file:") else {"use_listings_cache": False}))
+    except Exception as e:  # each kind of place has errors of its own
+        raise Unavailable("The remote place of artefacts failed", public(f"{url}: {e}"), "Look at storage.remote, then run it again; null does without.") from e
+
+
+def _upload(cfg: "DictConfig", m: Manifest) -> Manifest:
+    "Copy an artefact to the remote, if there is one; what an upload that was cut off has sent is not sent again."
+    if cfg.storage.get("remote"):
+        with _reach(f"{cfg.storage.remote}/{m.kind}/{m.id}") as (fs, there):
+            sent = {p.rpartition(f"{m.id}/")[2]: info["size"] for p, info in fs.find(there, detail=True).items()}
+            todo = [n for n in [*m.files, "manifest.json"] if sent.get(n) != (m.dir / n).stat().st_size]
+            for names in ([n for n in todo if n != "manifest.json"], ["manifest.json"] if todo else []):
+                fs.put([str(m.dir / n) for n in names], [f"{there}/{n}" for n in names])
+    return m
+
+
+def _ids(cfg: "DictConfig", kind: str, far: bool = True) -> list[str]:
+    "Of the finished artefacts here and, if `far`, on the remote, oldest first."
+    found = {p.parent.name for p in (resolve_path(cfg.storage.root) / kind).glob("[0-9]*/manifest.json")}
+    if far and cfg.storage.get("remote"):
+        with _reach(f"{cfg.storage.remote}/{kind}") as (fs, there):
+            found |= {p.split("/")[-2] for p in fs.find(there) if p.split("/")[-3::2] == [kind, "manifest.json"]}
+    return sorted(found)
+
+
+def _read(cfg: "DictConfig", kind: str, ids: list[str]) -> list[Manifest]:
+    home, remote, texts = resolve_path(cfg.storage.root) / kind, f"{cfg.storage.get('remote')}/{kind}", {}
+    if far := [n for n in ids if not (home / n).is_dir()]:
+        with _reach(remote) as (fs, there):
+            texts = {p.split("/")[-2]: text for p, text in fs.cat([f"{there}/{n}/manifest.json" for n in far]).items()}
+    return [read_manifest(home / n, texts.get(n), f"{remote}/{n}" if n in texts else "") for n in ids]
+
+# %% ../nbs/01_records.ipynb #75be3611
+def list_kinds(
+    cfg: "DictConfig",  # a stage's configuration, for `storage`
+) -> list[str]:
+    "Kinds of which there may be artefacts, here or on the remote."
+    found = {p.name for p in resolve_path(cfg.storage.root).glob("[!.]*") if p.is_dir()}
+    if cfg.storage.get("remote"):
+        with _reach(cfg.storage.remote) as (fs, there), contextlib.suppress(FileNotFoundError):
+            found |= {p.rpartition("/")[2] for p in fs.ls(there, detail=False)}
+    return sorted(found)
+
+
 def list_artifacts(
     cfg: "DictConfig",  # a stage's configuration, for `storage.root`
     kind: str,  # name of a stage
 ) -> list[Manifest]:  # oldest first
-    "All finished artefacts of a kind."
-    folder = resolve_path(cfg.storage.root) / kind
-    return [read_manifest(p.parent) for p in sorted(folder.glob("[0-9]*/manifest.json"))]
+    "All finished artefacts of a kind, wherever they lie."
+    return _read(cfg, kind, _ids(cfg, kind))
 
 
 def find_artifact(
@@ -478,36 +528,21 @@ def find_artifact(
     kind: str,
     ref: str = "latest",  # an id, the beginning of one, or "latest"
 ) -> Manifest:
-    "One finished artefact; raises `NotFound` with the stage to run first."
-    folder = resolve_path(cfg.storage.root) / kind
-    found = sorted(p.parent for p in folder.glob("[0-9]*/manifest.json"))
-    if ref != "latest":
-        found = [p for p in found if p.name == ref] or [p for p in found if p.name.startswith(ref)]
-        if len(found) > 1:
-            raise BadConfig(f"More than one {kind} begins with this", ref, f"Write more of it: {', '.join(p.name for p in found[:5])}.")
+    "One finished artefact, with its files here; raises `NotFound` with the stage to run first."
+    ids = here if ref in (here := _ids(cfg, kind, far=False)) else _ids(cfg, kind)  # what is here by name asks nobody
+    found = ids[-1:] if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
+    if len(found) > 1:
+        raise BadConfig(f"More than one {kind} begins with this", ref, f"Write more of it: {', '.join(found[:5])}.")
     if not found:
         raise NotFound(f"There is no {kind} here", ref, f"Make one: fsml {kind}.")
-    return read_manifest(found[-1])
+    return _read(cfg, kind, found)[0].bring()
 
 
 def find_parents(cfg: "DictConfig") -> dict[str, Manifest]:  # kind -> artefact
     "What the section `parents` of a configuration refers to."
     return {kind: find_artifact(cfg, kind, ref) for kind, ref in (cfg.get("parents") or {}).items()}
 
-# %% ../nbs/01_records.ipynb #3aac214e
-def _targets(value: Any) -> Iterator[str]:
-    "Modules that a configuration names by `_target_`."
-    if hasattr(value, "items"):
-        for k, v in value.items():
-            if k == "_target_" and isinstance(v, str):
-                yield v.rpartition(".")[0]
-            else:
-                yield from _targets(v)
-    elif isinstance(value, (list, tuple)) or type(value).__name__ == "ListConfig":
-        for v in value:
-            yield from _targets(v)
-
-
+# %% ../nbs/01_records.ipynb #0cc26831
 def stage_key(
     kind: str,  # name of the stage, and of its module
     cfg: "DictConfig",
@@ -515,7 +550,8 @@ def stage_key(
 ) -> tuple[str, str]:  # key, and the hash of the code that is part of it
     "What the work depends on: configuration, parents and the source of every module that it uses."
     direct = {k: parents[k] for k in cfg.get("parents") or {} if k in parents}
-    code = code_hash([f"fullstack_ml.{kind}", *_targets(cfg), *_targets([p.config for p in direct.values()])])
+    named = re.findall(r'"_target_": "([\w.]+)\.\w+"', json.dumps([public(cfg), *(p.config for p in direct.values())], default=str))
+    code = code_hash([f"fullstack_ml.{kind}", *named])
     what = {k: v for k, v in public(cfg).items() if k not in ("parents", "tracking") and (k != "problem" or kind == "problem")}
     return digest([kind, what, {k: p.id for k, p in direct.items()}, code]), code
 
@@ -527,9 +563,10 @@ def find_fresh(
 ) -> Manifest | None:  # None: the stage must run
     "The newest artefact that the same work has already made."
     key, _ = stage_key(kind, cfg, parents)
-    return next((m for m in reversed(list_artifacts(cfg, kind)) if m.key == key), None)
+    found = next((m for m in reversed(list_artifacts(cfg, kind)) if m.key == key), None)
+    return found and _upload(cfg, found.bring())
 
-# %% ../nbs/01_records.ipynb #6bb1243f
+# %% ../nbs/01_records.ipynb #d4eff00d
 @dataclass
 class Draft:
     "An artefact being made."
@@ -547,10 +584,8 @@ def draft(
 ) -> Iterator[Draft]:
     "A folder that appears under its final name whole or not at all."
     key, code = stage_key(kind, cfg, parents)
-    home = resolve_path(cfg.storage.root) / kind
-    folder = home / f".draft-{key[:12]}"
-    home.mkdir(parents=True, exist_ok=True)
-    with _lock(home / f".draft-{key[:12]}.lock", kind):
+    folder = resolve_path(cfg.storage.root) / kind / f".draft-{key[:12]}"
+    with _lock(folder.with_suffix(".lock"), kind):
         if folder.exists() and not resume:
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
@@ -558,28 +593,33 @@ def draft(
         yield d
         files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()}
         files.pop("manifest.json", None)
-        made = Manifest(
-            kind=kind, id=f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{key[:6]}", created=now(), seconds=round(time.monotonic() - started, 2),
-            key=key, parents={k: p.id for k, p in parents.items()}, config=public(cfg), code={**code_version(), "modules": code[:16]},
-            metrics=d.metrics, files=files, dir=home,
-        )  # fmt: skip
-        write_json(folder / "manifest.json", {f.name: getattr(made, f.name) for f in fields(made) if f.name != "dir"})
-        while any(home.glob(f"{made.id[:15]}-*")):  # two within a second: the later one must sort behind the other
+        while any(folder.parent.glob(f"{(when := f'{datetime.now(timezone.utc):%Y%m%d-%H%M%S}')}-*")):  # the later of two within a second must sort behind
             time.sleep(0.2)
-            made = replace(made, id=f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{key[:6]}")
-            write_json(folder / "manifest.json", {f.name: getattr(made, f.name) for f in fields(made) if f.name != "dir"})
-        os.rename(folder, home / made.id)
-        d.dir = home / made.id
-        d.manifest = replace(made, dir=d.dir)
+        made = Manifest(
+            kind=kind, id=f"{when}-{key[:6]}", created=now(), seconds=round(time.monotonic() - started, 2),
+            key=key, parents={k: p.id for k, p in parents.items()}, config=public(cfg), code={**code_version(), "modules": code[:16]},
+            metrics=d.metrics, files=files, dir=folder.parent / f"{when}-{key[:6]}",
+        )  # fmt: skip
+        write_json(folder / "manifest.json", {f.name: getattr(made, f.name) for f in fields(made) if f.compare})
+        os.rename(folder, made.dir)
+        d.dir, d.manifest = made.dir, made
+        _upload(cfg, made)
 
 
 @contextlib.contextmanager
-def _lock(path: Path, kind: str) -> Iterator[None]:
+def _lock(path: Path, kind: str, wait: bool = False) -> Iterator[None]:
     import fcntl
 
-    with open(path, "w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            raise Unavailable(f"Another process is making this {kind}", path.name, "Wait for it to end; its result will be found.") from e
-        yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "w") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except OSError as e:
+                raise Unavailable(f"Another process is making this {kind}", path.name, "Wait for it to end; its result will be found.") from e
+            if os.fstat(f.fileno()).st_nlink:  # else whoever held it has taken the file away since it was opened here: once more
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["WANDB_MODE"] = "offline"  # a test never talks to wandb's server
 os.environ.pop("WANDB_API_KEY", None)
-for name in ("FSML_HOME", "FSML_CONF", "FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL", "FSML_DEBUG"):
+for name in ("FSML_HOME", "FSML_CONF", "FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL", "FSML_REMOTE_URL", "FSML_DEBUG"):
     os.environ.pop(name, None)
 # Children find the commands of this environment, activated or not.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -18,7 +18,7 @@ CODE = "import sys, pathlib; from fullstack_ml.core import write_atomic\nk = 0\n
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FSML_HOME", str(tmp_path))
-    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL"):
+    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL", "FSML_REMOTE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from house import ROOT
@@ -36,7 +37,7 @@ def test_the_migrations_make_exactly_the_tables_of_today(db):
     from alembic.migration import MigrationContext
 
     with db.engine.connect() as c:
-        differences = compare_metadata(MigrationContext.configure(c, opts={"compare_type": True}), db.metadata)
+        differences = compare_metadata(MigrationContext.configure(c, opts={"compare_type": True, "compare_server_default": True}), db.metadata)
     assert differences == []
     assert schema_version(db)
 
@@ -44,13 +45,83 @@ def test_the_migrations_make_exactly_the_tables_of_today(db):
 def test_a_database_can_be_emptied_and_filled_again(db):
     from alembic import command
 
-    config, head = records._alembic(db)
+    config, head = records._alembic(db), schema_version(db)
     with db.engine.begin() as c:
         config.attributes["connection"] = c
         command.downgrade(config, "base")
     assert schema_version(db) is None
     migrate(db)
     assert schema_version(db) == head and db.add(items(1)) == 1
+
+
+FIRST = {  # rows as the first schema had them
+    "source": {"id": "s1", "name": "갤러리", "url": "http://gallery.example", "about": "Größe 🙂"},
+    "item": {
+        "id": "i1", "source": "갤러리", "url": "http://gallery.example/ñ.png", "sha256": "a" * 64, "mime": "image/png", "page_url": "",
+        "caption": "número 🙂", "author": "Ё", "licence": "CC0-1.0", "licence_from": "", "fetched_at": "2026-01-01T00:00:00+00:00", "width": 8, "height": None, "phash": "",
+        "state": "kept", "reason": "", "meta": {"é": [1, None]},
+    },
+    "annotation": {
+        "id": "n1", "item_id": "i1", "annotator": "Ada", "label": {"kind": "text", "text": "한국어 🙂"}, "created": "2026-01-01", "seconds": 1.5, "meta": {},
+    },
+    "fetch": {
+        "id": "f1", "source": "갤러리", "url": "http://gallery.example/é", "kind": "page", "depth": 2, "found_on": "", "state": "done", "status": 200,
+        "reason": "", "n_bytes": 5, "fetched_at": "2026-01-01", "meta": {"a": "🙂"},
+    },
+}  # fmt: skip
+SINCE = {"fetch": {"crawl": "", "host": "", "sha256": "", "etag": "", "modified": "", "worker": "", "lease": 0.0, "tries": 0, "turn": 0}, "item": {"opt_out": ""}}
+
+
+def rows_now(db) -> dict[str, list[dict]]:
+    with db.engine.connect() as c:
+        return {name: [dict(r) for r in c.execute(t.select()).mappings()] for name, t in db.tables.items()}
+
+
+@pytest.fixture
+def first(database_url):
+    """A database of the first schema with a row in each table."""
+    import sqlalchemy as sa
+
+    old = Database(database_url)
+    migrate(old, "0001")
+    with old.engine.begin() as c:
+        for name, row in FIRST.items():
+            table = old.tables[name]
+            c.execute(sa.insert(sa.table(name, *(sa.column(k, table.c[k].type) for k in row))), row)
+    yield old
+    old.engine.dispose()
+
+
+def test_rows_of_the_first_schema_come_through(first):
+    from alembic import command
+
+    migrate(first)
+    expected = {name: [{**row, **SINCE.get(name, {})}] for name, row in FIRST.items()}
+    assert rows_now(first) == expected
+    assert first.get(Item)[0].caption == "número 🙂" and first.get(Annotation, annotator="Ada")[0].label == Text("한국어 🙂")
+    config = records._alembic(first)
+    with first.engine.begin() as c:
+        config.attributes["connection"] = c
+        command.downgrade(config, "0001")
+    assert schema_version(first) == "0001"
+    migrate(first)
+    assert rows_now(first) == expected, "there and back again"
+
+
+def test_a_migration_that_was_killed_between_two_statements_goes_on(first):
+    with first.engine.begin() as c:  # MariaDB and MySQL keep what was done so far
+        fetch = c.dialect.identifier_preparer.quote("fetch")
+        c.exec_driver_sql(f"ALTER TABLE {fetch} ADD COLUMN crawl VARCHAR(40) NOT NULL DEFAULT ''")
+    migrate(first)
+    assert rows_now(first)["fetch"] == [{**FIRST["fetch"], **SINCE["fetch"]}]
+
+
+def test_two_processes_migrate_rows_at_once(first):
+    url = first.url.render_as_string(hide_password=False)
+    program = f"from fullstack_ml.records import Item, open_database; print(open_database({url!r}).get(Item)[0].id)"
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate(timeout=60) for p in running] == [("i1\n", "")] * 2
+    assert rows_now(first)["fetch"] == [{**FIRST["fetch"], **SINCE["fetch"]}]
 
 
 def test_a_database_of_a_newer_package_is_left_alone(db):
@@ -88,6 +159,33 @@ def test_an_update_changes_one(db):
         db.update(Item, "nosuch", state="withdrawn")
 
 
+def test_fifty_thousand_ids_at_once(db):
+    made = items(300)
+    db.add([*made, *(Annotation(i.id, f"a{n % 2}", Choice(("x",)), created=f"2026-01-01T{n:04}") for n, i in enumerate(made))])
+    ids = [f"nobody{n}" for n in range(50_000)]
+    ids[::170] = [i.id for i in reversed(made)][: len(ids[::170])]
+    assert [i.id for i in db.get(Item, id=[*ids, *ids])] == sorted(i.id for i in made[-len(ids[::170]) :]), "each once, by id"
+    answers = db.get(Annotation, item_id=ids, annotator=[*ids, "a0"])
+    assert len(answers) == len(ids[::170]) // 2 and [a.created for a in answers] == sorted(a.created for a in answers), "two long lists, by time"
+    assert db.get(Item, id=[]) == [] == db.get(Item, id=ids, licence=[])
+
+
+def test_names_that_differ_in_case_accent_or_a_blank_are_several(db):
+    names = ["Ada", "ada", "adá", "ADA", "ada "]
+    answers = [Annotation("item", name, Choice(("7",)), created="2026-01-01", id=f"by-{name}") for name in names]
+    assert db.add(answers) == 5, "an id that differs in case is another id"
+    for a in answers:
+        assert db.get(Annotation, annotator=a.annotator) == [a] == db.get(Annotation, id=[a.id])
+    assert db.add([Source("Gallery", "x"), Source("gallery", "x")]) == 2
+
+
+def test_what_an_insert_leaves_out_of_the_frontier_has_its_default(db):
+    row = {**FIRST["fetch"], "lease": 1_800_000_000.125}
+    with db.engine.begin() as tx:
+        assert db.insert(tx, "fetch", [row]) == 1
+    assert rows_now(db)["fetch"] == [{**SINCE["fetch"], **row}], "a time of today keeps its milliseconds"
+
+
 def test_eight_writers_at_once(db):
     counts, errors = [], []
 
@@ -110,7 +208,7 @@ def test_eight_processes_may_open_an_empty_database_at_once(database_url):
     program = f"from fullstack_ml.records import open_database, schema_version; print(schema_version(open_database({database_url!r})))"
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [p.communicate(timeout=60) for p in running]
-    assert [out.strip() for out, _ in said] == ["0001"] * 4, said
+    assert [out.strip() for out, _ in said] == ["0002"] * 4, said
 
 
 def test_sqlite_lets_readers_read_while_somebody_writes(tmp_path):
@@ -149,12 +247,26 @@ def test_items_survive_parquet(tmp_path):
     assert read_items(tmp_path / "items.parquet") == items(3)
 
 
+def test_items_written_before_a_column_came_can_be_read(tmp_path):
+    import pyarrow.parquet as pq
+
+    marked = [Item(url="http://gallery.example/1.png", opt_out="noai tdm-reservation")]
+    write_items(tmp_path / "items.parquet", marked, split=["test"])
+    assert read_items(tmp_path / "items.parquet") == marked
+    pq.write_table(pq.read_table(tmp_path / "items.parquet").drop_columns(["opt_out"]), tmp_path / "old.parquet")
+    assert read_items(tmp_path / "old.parquet") == [Item(url="http://gallery.example/1.png")]
+
+
 # --- artefacts -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def cfg(home):
     return compose_cfg("problem")
+
+
+def cfg_root(cfg) -> Path:
+    return Path(cfg.storage.root)
 
 
 def make(cfg, kind="problem", parents=None, text="{}"):
@@ -244,6 +356,25 @@ def test_two_processes_do_not_make_the_same_thing(cfg):
         process.kill()
         process.wait()
     assert make(cfg), "a lock does not outlive its process"
+    assert not list((cfg_root(cfg) / "problem").glob(".*")), "and leaves no file"
+
+
+TURNS = """
+import os, sys
+from pathlib import Path
+from fullstack_ml.records import _lock
+home = Path(sys.argv[1])
+for n in range(200):
+    with _lock(home / "x.lock", "thing", wait=True):
+        os.close(os.open(home / "inside", os.O_CREAT | os.O_EXCL))
+        os.unlink(home / "inside")
+"""
+
+
+def test_a_lock_that_removes_its_file_lets_one_in_at_a_time(tmp_path):
+    running = [subprocess.Popen([sys.executable, "-c", TURNS, str(tmp_path)], stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)]
+    assert [p.communicate(timeout=60)[1] for p in running] == [""] * 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_manifest_that_cannot_be_read(cfg):
