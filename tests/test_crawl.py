@@ -9,7 +9,6 @@ import json
 import os
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -23,18 +22,19 @@ from PIL import Image
 
 from fullstack_ml.blobs import BlobStore
 from fullstack_ml.core import BadConfig, BadInput, FsmlError, NotFound, Refused, TooLarge, Unavailable, compose_cfg
-from fullstack_ml.crawl import crawl, inspect, read_page, run_async, spdx
-from fullstack_ml.fetch import Answer, CheckedResolver, Robots, canonical, check_address, fetch
-from fullstack_ml.records import list_artifacts, read_items
+from fullstack_ml.crawl import Crawler, crawl
+from fullstack_ml.fetch import Answer, CheckedResolver, Hosts, Robots, canonical, check_address, fetch, retry_after, run_async
+from fullstack_ml.frontier import Frontier
+from fullstack_ml.records import Item, list_artifacts, open_database, read_items
 from fullstack_ml.sample_site import CC_BY, Site, gallery
 
-LIMITS = {"max_body_mb": 0.5, "redirects": 3, "max_pixels": 10**7, "min_side": 8, "min_contrast": 8, "timeouts": {"connect": 2, "read": 2, "whole": 5}}
+LIMITS = {"max_body_mb": 0.5, "redirects": 3, "max_pixels": 10**7, "min_side": 8, "min_contrast": 8, "timeouts": {"connect": 2, "read": 2, "headers": 4, "body": 4, "whole": 5}}
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FSML_HOME", str(tmp_path))
-    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL"):
+    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL", "FSML_REMOTE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -49,7 +49,7 @@ def site(n_items, port=0, seed=0):
 
 def config(url, out, *overrides):
     """The sample's rules for a server that is up already."""
-    return compose_cfg("crawl", ["source.host=null", "source.sheets=null", f"source.start=['{url}/']", *overrides], out=str(out))
+    return compose_cfg("crawl", ["source.host=null", "source.sheets=null", f"source.start=['{url}/']", "read_site_signs=false", *overrides], out=str(out))
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def server(answers):
             pass
 
     s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    s.daemon_threads, s.asked, s.heads, s.url = True, [], [], f"http://127.0.0.1:{s.server_port}"
+    s.daemon_threads, s.asked, s.heads, s.url, s.answers = True, [], [], f"http://127.0.0.1:{s.server_port}", answers
     s.handle_error = lambda *args: None
     threading.Thread(target=s.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
@@ -91,7 +91,7 @@ def server(answers):
 
 def web(url, out, *overrides):
     """A site of one's own, by configuration only."""
-    base = ["source=web", "source.name=mine", f"source.start=['{url}/']", "source.allow_private=[127.0.0.1]", "source.delay=0", "source.per_host=4", "retries=0"]
+    base = ["source=web", "source.name=mine", f"source.start=['{url}/']", "source.allow_private=[127.0.0.1]", "source.delay=0", "source.per_host=4", "retries=0", "read_site_signs=false", "contact=http://example.org/crawl"]
     return compose_cfg("crawl", [*base, *overrides], out=str(out))
 
 
@@ -210,7 +210,7 @@ CHILD = "import sys; from fullstack_ml.core import compose_cfg; from fullstack_m
 def test_kill_and_again(tmp_path):
     """kill -9 twice in the middle: the same set as an unbroken crawl, and only what was in flight is asked for twice."""
     with site(300) as s:
-        overrides = ["source.host=null", "source.sheets=null", f"source.start=['{s.url}/']", "workers=8", "source.delay=0.004"]
+        overrides = ["source.host=null", "source.sheets=null", f"source.start=['{s.url}/']", "workers=8", "source.delay=0.004", "read_site_signs=false"]
         command = [sys.executable, "-c", CHILD, str(tmp_path), *overrides]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         for share in (0.35, 0.7):
@@ -229,25 +229,24 @@ def test_kill_and_again(tmp_path):
         kept = {i.url.removeprefix(s.url) for i in read_items(m.path("items.parquet")) if i.state == "kept"}
         assert kept == {p.path for p in gallery(0, 300) if p.licence == CC_BY}
         asked.pop("/robots.txt")
-        # what was answered within the quarter of a second that is not yet written counts as in flight
         twice = sum(n - 1 for n in asked.values())
-        assert twice <= 2 * (8 + 0.35 / 0.004), twice
+        assert twice <= 2 * 8, twice
         assert m.metrics["pages"] == len([path for path in s.files if path.startswith("/page/")]) + 2
 
 
 def test_what_was_spent_stays_spent(tmp_path):
     """A budget of pages holds over a kill."""
-    from fullstack_ml.crawl import Frontier
-    from fullstack_ml.records import open_database
-
     pages = {f"/{k}": (200, {}, f'<a href="/{k + 1}">on</a>{figure(f"/{k}.png")}'.encode()) for k in range(1, 20)}
     with server({**pages, "/": pages["/1"], **{f"/{k}.png": (200, {"Content-Type": "image/png"}, png(k)) for k in range(20)}}) as s:
         cfg = web(s.url, tmp_path, "budget.n_pages=5")
-        frontier = Frontier(open_database(cfg.storage.url), "mine")
+        crawler = Crawler(cfg, open_database(cfg.storage.url), BlobStore(cfg.storage.blobs))
+        frontier = crawler.frontier
+        frontier.open(crawler.key)
         for k in range(4):  # as a crawl would have left it when it was killed: four pages done, one to do
-            frontier.finish(frontier.found(f"{s.url}/{k or ''}", "page", k, ""), "done", status=200, n_bytes=10)
+            frontier.found(f"{s.url}/{k or ''}", "page", k, "")
+            frontier.finish(frontier.rows[-1], "done")
         frontier.found(f"{s.url}/4", "page", 4, "")
-        frontier.flush()
+        frontier.close()
         crawl(cfg)
         asked = [path for path, _ in s.asked if path != "/robots.txt"]
     assert "/4" in asked and not {"/", "/1", "/2", "/3", "/5"} & set(asked)
@@ -255,18 +254,63 @@ def test_what_was_spent_stays_spent(tmp_path):
 
 def test_pictures_of_another_host_survive_a_kill(tmp_path):
     """Where pictures come from anywhere, those that are still to do on another host are carried on."""
-    from fullstack_ml.crawl import Frontier
-    from fullstack_ml.records import Item, open_database
-
     with server({"/a.png": (200, {"Content-Type": "image/png"}, png())}) as cdn, server({"/": (200, {}, b"nothing")}) as s:
         cfg = web(s.url, tmp_path)
-        frontier = Frontier(open_database(cfg.storage.url), "mine")
-        frontier.finish(frontier.found(f"{s.url}/", "page", 0, "start"), "done", status=200)
-        item = Item(url=f"{cdn.url}/a.png", source="mine", licence="CC-BY-4.0", page_url=f"{s.url}/")
-        frontier.found(item.url, "picture", 1, "", {k: v for k, v in vars(item).items() if k != "data"})
-        frontier.flush()
+        crawler = Crawler(cfg, open_database(cfg.storage.url), BlobStore(cfg.storage.blobs))
+        frontier = crawler.frontier
+        frontier.open(crawler.key)
+        frontier.found(f"{s.url}/", "page", 0, "start")
+        frontier.finish(frontier.rows[-1], "done")
+        crawler.push(f"{cdn.url}/a.png", "picture", 1, "", Item(url=f"{cdn.url}/a.png", source="mine", licence="CC-BY-4.0", page_url=f"{s.url}/"))
+        frontier.close()
         assert crawl(cfg).metrics["kept"] == 1
         assert [path for path, _ in cdn.asked] == ["/robots.txt", "/a.png"] and s.asked == []
+
+
+def test_the_rows_of_the_dead_are_taken_at_once(tmp_path):
+    """A worker of this machine that is no more gives its addresses back without waiting for its lease."""
+    db = open_database(f"sqlite:///{tmp_path}/a.db")
+    dead, alive, ours = Frontier(db, "s"), Frontier(db, "s"), Frontier(db, "s")
+    child = subprocess.Popen(["true"])
+    child.wait()
+    dead.me = f"{dead.me.rpartition('/')[0]}/{child.pid}-x"
+    for f in (dead, alive, ours):
+        f.open("key")
+    for k in range(4):
+        ours.found(f"http://h/{k}", "page", 0, "")
+    ours.flush()
+    assert len(dead.claim(2)) == 2 and len(alive.claim(1)) == 1
+    assert len(ours.claim(9)) == 3, "one is free, two were held by the dead"
+    assert ours.renew() == 1
+
+
+def test_a_new_crawl_asks_whether_anything_changed(tmp_path):
+    """Nothing changed: 304 for everything, the same items. A changed page and picture come anew, a vanished one is gone."""
+    with site(60) as s:
+        cfg = config(s.url, tmp_path)
+        first = crawl(cfg)
+        n_asked = len(s.asked)
+        again = crawl(cfg)
+        assert len(s.asked) <= 2 * n_asked
+        fetched = {r["url"]: r["status"] for r in fetches(again)}
+        kept = [i for i in read_items(again.path("items.parquet")) if i.state == "kept"]
+        assert all(fetched[i.url] == 304 for i in kept) and fetched[f"{s.url}/page/1"] == 304
+        assert [(i.id, i.sha256, i.phash, i.caption) for i in kept] == [(i.id, i.sha256, i.phash, i.caption) for i in read_items(first.path("items.parquet")) if i.state == "kept"]
+        gone, changed = kept[0].url.removeprefix(s.url), kept[1].url.removeprefix(s.url)
+        s.files[changed] = ("image/png", png(3))
+        del s.files[gone]
+        third = crawl(cfg)
+        items = {i.url.removeprefix(s.url): i for i in read_items(third.path("items.parquet"))}
+        assert items[gone].state == "refused" and "404" in items[gone].reason and items[changed].sha256 not in ("", kept[1].sha256)
+        store = BlobStore(cfg.storage.blobs)
+        store.delete(kept[2].sha256)  # what is not in the store any more is fetched whole
+        assert crawl(cfg).metrics["kept"] == third.metrics["kept"] and kept[2].sha256 in store
+
+
+def fetches(manifest):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(manifest.path("fetches.parquet")).to_pylist()
 
 
 # ---------------------------------------------------------------- another site
@@ -288,7 +332,7 @@ def test_another_site_by_configuration_only(tmp_path):
         heads = s.heads
     items = {i.caption: (i.url.removeprefix(s.url), i.author, i.licence, i.licence_from) for i in read_items(m.path("items.parquet"))}
     assert items == {
-        "Sept, 7": ("/deep/pic/1.png", "Ada & Ben", "CC0-1.0", "page: link[rel=license]@href"),
+        "Sept, 7": ("/deep/pic/1.png", "Ada & Ben", "CC0-1.0", "page: link[rel~=license]@href"),
         "Un": ("/pic/2.png", "nobody", "CC-BY-SA-4.0", "i.cc"),
         "Trois": ("/pic/3.png", "Zoe", "CC-BY-4.0", "site rule"),
     }
@@ -337,6 +381,173 @@ def test_busy_host_is_asked_again(tmp_path):
         assert crawl(web(s.url, tmp_path, "retries=1")).metrics["kept"] == 1
 
 
+# ---------------------------------------------------------------- where a crawl may begin
+
+
+def test_every_kind_of_beginning(tmp_path):
+    """A sitemap named in robots.txt, a feed, a list on this machine, an API with pages, a folder: one configuration, the same items."""
+    import gzip as gz
+
+    picture = {"Content-Type": "image/png"}
+    (tmp_path / "pictures" / "three").mkdir(parents=True)
+    (tmp_path / "pictures" / "three" / "a.png").write_bytes(png(41))
+    (tmp_path / "pictures" / "metadata.csv").write_text("file_name,caption,licence\nthree/a.png,from a folder,CC0-1.0\n")
+    with server({}) as s:
+        u = s.url
+        (tmp_path / "list.csv").write_text(f"address,text,terms\n{u}/list.png,from a list,CC0-1.0\n")
+        feed = f"""<rss version="2.0" xmlns:media="http://search.yahoo.com/mrss/" xmlns:cc="http://creativecommons.org/ns#"><channel><item><title>from a feed</title>
+            <link>{u}/page</link><media:content url="{u}/feed.png" medium="image"/><cc:license>{CC_BY}</cc:license></item></channel></rss>"""
+        api = [{"results": [{"url": f"{u}/api{k}.png", "title": f"from an api {k}", "license": "by", "license_version": "4.0"}], "next": f"{u}/api/2" if k == 1 else None} for k in (1, 2)]
+        sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"><url><loc>{u}/mapped</loc></url></urlset>'
+        answers = {
+            "/robots.txt": (200, {}, f"User-agent: *\nSitemap: {u}/map.xml.gz".encode()), "/map.xml.gz": (200, {"Content-Type": "application/gzip"}, gz.compress(sitemap.encode())),
+            "/mapped": (200, {}, figure("/mapped.png", "from a sitemap").encode()), "/page": (200, {}, b"<p>no picture"), "/feed": (200, {"Content-Type": "application/rss+xml"}, feed.encode()),
+            "/api/1": (200, {"Content-Type": "application/json"}, json.dumps(api[0]).encode()), "/api/2": (200, {"Content-Type": "application/json"}, json.dumps(api[1]).encode()), "/": (200, {}, b"<p>start"),
+            **{f"/{name}.png": (200, picture, png(k)) for k, name in enumerate(("mapped", "feed", "list", "api1", "api2"))},
+        }
+        s.answers.update(answers)
+        m = crawl(web(
+            u, tmp_path, "source.sitemaps=[robots.txt]", f"source.feeds=['{u}/feed']", "source.lists=[list.csv]", f"source.apis=['{u}/api/1']", "source.folders=[pictures]",
+            "source.list={url: address, page_url: null, caption: text, author: null, licence: terms, kind: picture}",
+            "source.api.records=results", "source.api.image=url", "source.api.caption=title", "source.api.licence='license license_version'", "source.api.next=next",
+        ))  # fmt: skip
+    kept = {i.caption: (i.licence, i.url.rpartition("/")[2]) for i in read_items(m.path("items.parquet")) if i.state == "kept"}
+    assert kept == {
+        "from a sitemap": ("CC-BY-4.0", "mapped.png"), "from a feed": ("CC-BY-4.0", "feed.png"), "from a list": ("CC0-1.0", "list.png"),
+        "from an api 1": ("CC-BY-4.0", "api1.png"), "from an api 2": ("CC-BY-4.0", "api2.png"), "from a folder": ("CC0-1.0", "a.png"),
+    }  # fmt: skip
+
+
+def read_letters(body, url, headers, source):
+    """A reader of one's own, as a configuration may name it."""
+    from fullstack_ml.pages import Found
+
+    return Found(links=[], items=[Item(url=f"{url}{line}.png", source=source["name"], caption=line, licence="CC0-1.0") for line in body.decode().split()])
+
+
+def test_where_yaml_ends_a_function_begins(tmp_path):
+    with server({"/": (200, {"Content-Type": "text/letters"}, b"a b"), **{f"/{c}.png": (200, {"Content-Type": "image/png"}, png(k)) for k, c in enumerate("ab")}}) as s:
+        m = crawl(web(s.url, tmp_path, "source.reader={_target_: hydra.utils.get_method, path: test_crawl.read_letters}"))
+    assert sorted(i.caption for i in read_items(m.path("items.parquet")) if i.state == "kept") == ["a", "b"]
+
+
+def test_a_beginning_that_cannot_be_used(tmp_path):
+    with pytest.raises(NotFound, match="nowhere.csv"):
+        crawl(web("http://127.0.0.1:9", tmp_path, "source.lists=[nowhere.csv]"))
+    with pytest.raises(BadConfig, match="password"):
+        crawl(web("http://ada:secret@127.0.0.1:9", tmp_path))
+    with pytest.raises(BadConfig, match="contact"):
+        crawl(web("http://gallery.example", tmp_path, "contact=null"))
+    with pytest.raises(BadConfig, match="place to start"):
+        crawl(web("http://127.0.0.1:9", tmp_path, "source.start=[]"))
+
+
+# ---------------------------------------------------------------- what may be kept
+
+
+def with_exif(licence, seed=9):
+    out, image = io.BytesIO(), Image.effect_noise((24, 24), 90 + seed)
+    exif = Image.Exif()
+    exif[0x8298], exif[0x013B] = licence, "Ada"
+    image.save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def test_policy_decides_what_may_enter(tmp_path):
+    """Allowed, waiting for review, refused; a file may speak where the page is silent, and contradict it; opt-outs come first."""
+    jpeg = {"Content-Type": "image/jpeg"}
+    shown = figure("/by.jpg", "by") + figure("/nc.jpg", "nc", "https://creativecommons.org/licenses/by-nc/4.0/") + figure("/sly.jpg", "sly")
+    silent = '<figure><img src="/{}"><figcaption>{}</figcaption></figure>'
+    answers = {
+        "/": (200, {}, (shown + silent.format("open.jpg", "open") + silent.format("mute.jpg", "mute") + '<a href="/no">no</a>').encode()),
+        "/no": (200, {"X-Robots-Tag": "noai, noimageai"}, figure("/noai.jpg", "noai").encode()), "/ai.txt": (200, {"Content-Type": "text/plain"}, b"User-Agent: *\nDisallow: /nc.jpg"),
+        "/by.jpg": (200, jpeg, with_exif("", 1)), "/nc.jpg": (200, jpeg, with_exif("", 2)), "/sly.jpg": (200, jpeg, with_exif("All rights reserved", 3)),
+        "/open.jpg": (200, jpeg, with_exif("CC BY 4.0", 4)), "/mute.jpg": (200, jpeg, with_exif("", 5)), "/noai.jpg": (200, jpeg, with_exif("", 6)),
+    }  # fmt: skip
+    with server(answers) as s:
+        m = crawl(web(s.url, tmp_path, "review=[CC-BY-NC*]"))
+        store = BlobStore(compose_cfg("crawl", out=str(tmp_path)).storage.blobs)
+        items = {i.caption: i for i in read_items(m.path("items.parquet"))}
+        assert {k: (i.state, i.reason) for k, i in items.items()} == {
+            "by": ("kept", ""), "open": ("kept", ""), "nc": ("review", "licence not allowed: CC-BY-NC-4.0"), "sly": ("review", "the file says otherwise: all-rights-reserved"),
+            "mute": ("refused", "licence not allowed: unknown"), "noai": ("refused", "opted out: noai noimageai"),
+        }  # fmt: skip
+        assert items["open"].licence == "CC-BY-4.0" and "EXIF" in items["open"].licence_from and items["open"].author == "Ada"
+        assert all((i.sha256 in store) == (i.state != "refused") for i in items.values() if i.sha256) and not items["mute"].sha256
+        assert "/noai.jpg" not in [path for path, _ in s.asked] and "/mute.jpg" in [path for path, _ in s.asked]
+        m = crawl(web(s.url, tmp_path, "read_site_signs=true", "review=[CC-BY-NC*]", "read_embedded=false"))
+        items = {i.caption: i for i in read_items(m.path("items.parquet"))}
+        assert items["nc"].reason == "opted out: ai.txt" and items["open"].reason == "licence not allowed: unknown"
+        m = crawl(web(s.url, tmp_path, "licences=[CC-BY-4.0,CC-BY-NC-4.0]", "opt_out=allow"))
+        assert {i.caption: i.state for i in read_items(m.path("items.parquet"))} == {"by": "kept", "open": "kept", "nc": "kept", "sly": "review", "mute": "refused", "noai": "kept"}
+
+
+def test_a_trap_ends(tmp_path):
+    """A calendar without end beside a gallery of as many pages: the one is left, the other is read to its end."""
+    def endless(h):
+        n = int(h.path.rpartition("/")[2])
+        body = (f'<a href="/day/{n + 1}">next</a><a href="/day/{n + 2}">later</a>').encode()
+        h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    pages = {f"/show/{k}": (200, {}, f'<a href="/show/{k + 1}">on</a>{figure(f"/{k}.png")}'.encode()) for k in range(60)}
+    answers = {"/": (200, {}, b'<a href="/day/1">calendar</a><a href="/show/0">gallery</a><a href="/x/y/x/y/x/y">again</a>'), **pages,
+               **{f"/day/{n}": endless for n in range(3000)}, **{f"/{k}.png": (200, {"Content-Type": "image/png"}, png(k, 24 + k)) for k in range(60)}}
+    with server(answers) as s:
+        m = crawl(web(s.url, tmp_path, "trap_pages=30"))
+        days = [path for path, _ in s.asked if path.startswith("/day/")]
+    assert m.metrics["kept"] == 60 and 30 <= len(days) <= 60
+    why = [r["reason"] for r in m.read_json("report.json")["not_kept"]]
+    assert any("trap" in w for w in why) and "The address repeats itself" in why
+
+
+# ---------------------------------------------------------------- manners
+
+
+def test_a_slow_host_keeps_nobody_waiting(tmp_path):
+    def slow(h):
+        time.sleep(1.0)
+        h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b" % (len(png()), png()))
+
+    with server({f"/{k}.png": slow for k in range(6)}) as far:
+        shown = "".join(figure(f"{far.url}/{k}.png") for k in range(6)) + "".join(figure(f"/{k}.png") for k in range(40))
+        with server({"/": (200, {}, shown.encode()), **{f"/{k}.png": (200, {"Content-Type": "image/png"}, png(k, 24 + k)) for k in range(40)}}) as s:
+            m = crawl(web(s.url, tmp_path, "workers=4", "source.per_host=2"))
+            assert m.metrics["kept"] == 46
+            assert max(t for _, t in s.asked) < max(t for _, t in far.asked) - 0.3, "the quick host was done before the slow one"
+
+
+def test_a_busy_host_is_asked_less():
+    """Halved and slowed by a 503, and given back by good answers."""
+    async def go():
+        hosts = Hosts(8, 0.0, time.monotonic() + 9)
+        hosts.answered("h", busy=True, wait=0.2)
+        h = hosts.of("h")
+        assert h.limit == 4 and h.rest == 0.25 and h.at > time.monotonic() + 0.15
+        hosts.answered("h", busy=True)
+        assert h.limit == 2 and h.rest == 0.5
+        for _ in range(60):
+            hosts.answered("h")
+        assert h.limit == 8 and h.rest == 0
+        hosts.put("h", (0,), "late")
+        h.at = time.monotonic() + 99
+        hosts.line[0] = (h.at, 0, h)
+        assert await hosts.take() == ("late", True), "what would come too late comes at once"
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("said, seconds", [("7", 7), ("²", 0), ("٣", 0), ("", 0), ("soon", 0), ("-3", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("9" * 40, 999999999999)])
+def test_retry_after(said, seconds):
+    assert retry_after({"Retry-After": said}) == seconds
+
+
+def test_an_absurd_patience_costs_one_address(tmp_path):
+    answers = {"/": (200, {}, (figure("/busy.png") + figure("/1.png")).encode()), "/busy.png": (503, {"Retry-After": "1000000000"}, b""), "/1.png": (200, {"Content-Type": "image/png"}, png())}
+    with server(answers) as s:
+        m = crawl(web(s.url, tmp_path))
+    assert m.metrics["kept"] == 1 and "patience" in str(m.read_json("report.json")["not_kept"])
+
+
 # ---------------------------------------------------------------- robots.txt
 
 
@@ -347,6 +558,22 @@ def test_robots_status(tmp_path, status, may):
         with contextlib.nullcontext() if may else pytest.raises(NotFound):
             crawl(web(s.url, tmp_path))
         assert ([path for path, _ in s.asked] == ["/robots.txt"]) is not may
+
+
+def test_robots_that_cannot_be_read_now_are_read_later(tmp_path, monkeypatch):
+    """A 503 means wait: the host is asked again, and crawled when it can say."""
+    answers = []
+
+    def busy(h):
+        body = b"User-agent: *\nDisallow: /private"
+        answers.append(time.monotonic())
+        h.wfile.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n" if len(answers) == 1 else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    before = Robots.__init__
+    monkeypatch.setattr(Robots, "__init__", lambda self, *args: before(self, *args, pause=0.3))
+    with server({"/robots.txt": busy, "/": (200, {}, figure("/1.png").encode()), "/1.png": (200, {"Content-Type": "image/png"}, png())}) as s:
+        assert crawl(web(s.url, tmp_path, "retries=1")).metrics["kept"] == 1
+    assert len(answers) == 2 and answers[1] - answers[0] > 0.25
 
 
 def test_robots_of_every_host_that_a_redirect_leads_to(tmp_path):
@@ -365,6 +592,27 @@ def test_a_page_never_leads_to_another_site(tmp_path):
             m = crawl(web(s.url, tmp_path))
         assert m.metrics["kept"] == 1 and other.asked == []
         assert "another site" in str(m.read_json("report.json")["not_kept"])
+
+
+def url_vectors():
+    path = Path(os.environ.get("FSML_SHARED") or Path(__file__).parents[2] / "shared") / "data" / "urls" / "w3lib_vectors.json"
+    if not path.is_file():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no vectors at {path.name}: set FSML_SHARED"))]
+    return [pytest.param(v, id=f"{k}-{v['test'].removeprefix('test_')}") for k, v in enumerate(json.loads(path.read_text()))]
+
+
+@pytest.mark.parametrize("vector", url_vectors())
+def test_url_vector(vector):
+    """w3lib's own vectors, through the installed w3lib; and what is canonical by them is what the crawler makes of it."""
+    import w3lib.url
+
+    if vector["test"].endswith("_fail"):
+        pytest.xfail("w3lib's own test expects it to fail: of a parameter that occurs twice both are replaced")
+    assert getattr(w3lib.url, vector["fn"])(*vector["args"], **vector["kw"]) == vector["want"]
+    if vector["fn"] == "canonicalize_url" and not vector["kw"] and len(vector["args"]) == 1 and isinstance(vector["args"][0], str):
+        url = vector["args"][0]
+        if url.startswith(("http://", "https://")) and "@" not in url and "#" not in vector["want"]:
+            assert canonical(url) == vector["want"]
 
 
 SHARED = Path(os.environ.get("FSML_SHARED") or Path(__file__).parents[2] / "shared")
@@ -523,7 +771,7 @@ def test_hostile_answer_is_an_error_of_ours(how):
     with server({"/": how}) as s:
         before, started = peak_mb(), time.monotonic()
         with pytest.raises(Unavailable):
-            get_one(f"{s.url}/", limits={**LIMITS, "timeouts": {"connect": 1, "read": 1, "whole": 1.5}})
+            get_one(f"{s.url}/", limits={**LIMITS, "timeouts": {"connect": 1, "read": 1, "headers": 1.2, "body": 1.2, "whole": 1.5}})
         assert peak_mb() - before < 60 and time.monotonic() - started < 4
 
 
@@ -551,52 +799,14 @@ def test_a_hostile_page_never_ends_the_crawl(tmp_path):
     assert {r["url"].removeprefix(s.url) for r in m.read_json("report.json")["not_kept"]} >= {"/slow", "/garbage", "/bomb", "/text", "/broken.png"}
 
 
-# ---------------------------------------------------------------- pictures
-
-
-def huge_png(side):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_pictures_that_are_refused():
-    from fullstack_ml.records import Item
-
-    before, limits = peak_mb(), {**LIMITS, "max_pixels": 10**8}
-    for side in (20_000, 10_001):
-        with pytest.raises(TooLarge, match="too many pixels"):
-            inspect(Item(), huge_png(side), limits)
-    assert peak_mb() - before < 50, "refused before it is decoded"
-    blank = io.BytesIO()
-    Image.new("L", (32, 32), 200).save(blank, "PNG")
-    tiny = png(side=4)
-    for body, why in [(blank.getvalue(), "blank"), (tiny, "small"), (png()[:100], "decoded"), (b"", "decoded"), (b"<svg/>", "decoded"), (b"%!PS-Adobe-3.0 EPSF", "decoded")]:
-        with pytest.raises(BadInput, match=why):
-            inspect(Item(), body, limits)
-    assert inspect(Item(), png(), limits).width == 24
-
-
 # ---------------------------------------------------------------- small parts
 
 
 def test_canonical():
     assert canonical("/a?b=2&a=1#x", "http://h.example/z/") == "http://h.example/a?a=1&b=2"
+    assert canonical("http://ada:secret@h.example/") is None, "no name and password reach an address"
     for bad in ("mailto:a@b", "javascript:x", "data:,", "http://[", "file:///etc/passwd", "x" * 5000):
         assert canonical(bad, "http://h.example/") is None, bad
-
-
-def test_spdx():
-    assert spdx("https://creativecommons.org/licenses/by-nc-nd/2.0/jp/") == "CC-BY-NC-ND-2.0" and spdx("CC BY-SA 3.0") == "CC-BY-SA-3.0"
-    assert spdx("see https://creativecommons.org/publicdomain/zero/1.0/") == "CC0-1.0" and spdx("x" * 100) == "x" * 60
-
-
-def test_read_page_of_nonsense():
-    source = compose_cfg("crawl").source
-    for body in (b"", b"\x00" * 1000, b"<" * 10**5, b"<div>" * 10**4):
-        assert read_page(body, "http://h.example/", source) == ([], [])
 
 
 def test_errors_are_of_the_family():
