@@ -16,13 +16,14 @@ from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/90_cli.ipynb #20395cce
+# %% ../nbs/90_cli.ipynb #415079df
 _ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve")
 _OTHERS = {
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
     "rerun": "execute a stage's run notebook with overrides; leaves notebook and page beside the artefact",
     "lineage": "what an artefact came from, down to page, author and licence",
     "ls": "artefacts and their metrics",
+    "versions": "dataset versions: their log, what changed, tags, folders in and out, proofs, sweeping up",
     "promote": "make a release the one in production; a trial is refused",
     "bento": "pack the newest release, or the one named, for BentoML",
     "rollback": "put the release before it back into production",
@@ -104,7 +105,7 @@ def stage_help(
         f"As an executed notebook: fsml rerun {stage} [key=value ...]",
     ])  # fmt: skip
 
-# %% ../nbs/90_cli.ipynb #1fe3e42a
+# %% ../nbs/90_cli.ipynb #3737f68a
 def run(
     argv: Sequence[str],  # without the program's name
 ) -> None:
@@ -122,6 +123,8 @@ def run(
         _lineage(rest)
     elif command == "ls":
         _list(rest)
+    elif command == "versions":
+        _versions(rest)
     elif command == "bento":
         _bento(rest)
     elif command in ("promote", "rollback"):
@@ -190,7 +193,126 @@ def _list(words: Sequence[str]) -> None:
     if not rows:
         print("Nothing has been made yet. Begin with: fsml loop")
 
-# %% ../nbs/90_cli.ipynb #33105d05
+# %% ../nbs/90_cli.ipynb #3df5c981
+_VERSIONS = {  # command -> its words, and its options
+    "log": ([], ["--name"]), "diff": (["old", "new"], ["--name", "--page"]), "tag": (["version", "tag"], ["--name", "--force"]),
+    "checkout": (["version", "folder"], ["--name", "--format", "--where"]), "import": (["folder"], ["--name", "--format", "--licence"]),
+    "verify": (["version"], ["--name", "--no-bytes"]), "gc": ([], ["--delete", "--alone"]), "delete": (["version"], ["--name"]),
+}  # fmt: skip
+_FLAGS = ("--force", "--no-bytes", "--delete", "--alone")
+
+
+def _versions(words: Sequence[str]) -> None:
+    from fullstack_ml.core import BadConfig, compose_cfg
+
+    def wrong(message: str) -> None:
+        raise BadConfig("These words make no sense", f"versions {' '.join(words)}", f"{message[:1].upper()}{message[1:]}. Write fsml {_USAGE['versions']}")
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.error = wrong
+    commands = parser.add_subparsers(dest="act", required=True)
+    for name, (places, options) in _VERSIONS.items():
+        command = commands.add_parser(name, add_help=False)
+        command.error = wrong
+        for place in places:
+            command.add_argument(place)
+        for option in options:
+            command.add_argument(option, **({"action": "store_true"} if option in _FLAGS else {"required": option == "--format", "default": None}))
+    takes = {o for _, options in _VERSIONS.values() for o in options} - {*_FLAGS}
+    given = [bool(re.match(r"[+~]{0,2}[\w.@/]+=", w)) and before not in takes for before, w in zip(["", *words], words)]  # a value may hold a = too
+    args = parser.parse_args([w for w, is_override in zip(words, given) if not is_override])
+    overrides = [w for w, is_override in zip(words, given) if is_override] + ([f"name={args.name}"] if getattr(args, "name", None) else [])
+    _VERSION_ACTS[args.act](compose_cfg("dataset", overrides), args)
+
+
+def _version(cfg, ref: str):
+    "`0.0.2`, `bccd:0.0.2`, an id, or `latest`."
+    from fullstack_ml.dataset import find_version, read_tags
+
+    name, _, tag = ref.rpartition(":")
+    known = name or cfg.name in read_tags(cfg) or tag == "latest"
+    return find_version(cfg, tag, None if re.match(r"\d{8}-", tag) or not known else name or cfg.name)
+
+# %% ../nbs/90_cli.ipynb #09e9d7f5
+def _show_log(cfg, args) -> None:
+    from fullstack_ml.versions import log
+
+    found = log(cfg, args.name)
+    print(found.to_string(index=False) if len(found) else "Nothing has been made yet. Begin with: fsml dataset")
+
+
+def _show_diff(cfg, args) -> None:
+    from fullstack_ml.blobs import BlobStore
+    from fullstack_ml.core import Unavailable, write_atomic
+    from fullstack_ml.dataset import diff_versions
+    from fullstack_ml.versions import diff_page
+
+    old, new = _version(cfg, args.old), _version(cfg, args.new)
+    found = diff_versions(old, new)
+    for change, n in found["change"].value_counts().items():
+        print(f"{change:<12}{n}")
+    print("Nothing changed." if found.empty else found.drop(columns="sha256").head(20).to_string(index=False))
+    if args.page:
+        try:
+            print(os.path.relpath(write_atomic(Path(args.page), diff_page(old, new, BlobStore(cfg.storage.blobs)))))
+        except OSError as e:
+            raise Unavailable("The page could not be written", args.page, f"{e.strerror or e}. Name a file in a folder of yours.") from e
+
+
+def _set_tag(cfg, args) -> None:
+    from fullstack_ml.dataset import set_tag
+
+    found = _version(cfg, args.version)
+    set_tag(cfg, found, cfg.name, args.tag, args.force)
+    print(f"{cfg.name} {args.tag} is {found.id}")
+
+
+def _checkout(cfg, args) -> None:
+    from fullstack_ml.versions import checkout
+
+    print(os.path.relpath(checkout(cfg, _version(cfg, args.version), args.folder, args.format, args.where)))
+
+
+def _import(cfg, args) -> None:
+    from fullstack_ml.versions import import_version
+
+    print(os.path.relpath(import_version(cfg, args.folder, args.format, args.licence or "").dir))
+
+
+def _verify(cfg, args) -> None:
+    from fullstack_ml.core import Damaged
+    from fullstack_ml.versions import verify_version
+
+    version = _version(cfg, args.version)
+    wrong = verify_version(cfg, version, bytes=not args.no_bytes)
+    for finding in wrong[:50]:
+        print(finding)
+    if wrong:
+        raise Damaged(f"dataset/{version.id} is not what was written", f"{len(wrong)} findings", "Build it again, or get the bytes back.")
+    print(f"dataset/{version.id} is whole: {version.metrics.get('items')} items")
+
+
+def _sweep(cfg, args) -> None:
+    from fullstack_ml.versions import gc
+
+    found = gc(cfg, args.delete, alone=args.alone)
+    print("\n".join(found[:20]) + ("\n..." if len(found) > 20 else "") if found else "Every blob is needed, or younger than an hour.")
+    print(f"{len(found)} blobs {'deleted' if args.delete else 'that nothing refers to; --delete removes them'}") if found else None
+
+
+def _delete(cfg, args) -> None:
+    from fullstack_ml.versions import delete_version
+
+    version = _version(cfg, args.version)
+    delete_version(cfg, version)
+    print(f"dataset/{version.id} is deleted; fsml versions gc finds the bytes that nothing else needs")
+
+
+_VERSION_ACTS = {
+    "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _sweep, "delete": _delete,
+}  # fmt: skip
+
+# %% ../nbs/90_cli.ipynb #60047544
 def main(
     argv: Sequence[str] | None = None,  # None: of this process
 ) -> int:  # the exit code
@@ -225,6 +347,8 @@ def main(
 _USAGE = {
     "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
+    "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"
+    " import FOLDER --format F [--licence L] | verify VERSION [--no-bytes] | gc [--delete] [--alone] | delete VERSION; each with [--name NAME] [key=value ...]",
     "promote": "promote [<id>]", "rollback": "rollback", "bento": "bento [<id>]",
 }  # fmt: skip
 

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ancestors', 'descent', 'touched_by', 'lineage']
 
-# %% ../nbs/81_lineage.ipynb #b740874d
+# %% ../nbs/81_lineage.ipynb #d70233c1
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .core import NotFound, resolve_path, say
-from .records import Manifest, find_artifact, label_from_dict, list_artifacts
+from .core import NotFound, say
+from .records import Manifest, find_artifact, label_from_dict, list_artifacts, list_kinds
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,7 +56,7 @@ def descent(
         ("picture", row["url"]), ("page", row["page_url"]), ("author", row["author"]), ("licence", f"{row['licence']} ({row['licence_from'] or 'no rule noted'})"),
     ]  # fmt: skip
 
-# %% ../nbs/81_lineage.ipynb #8d6814f5
+# %% ../nbs/81_lineage.ipynb #a7d97ad1
 def touched_by(
     cfg: "DictConfig",
     item_ids: Iterable[str],
@@ -65,7 +65,7 @@ def touched_by(
     import duckdb
 
     ids = list(item_ids)
-    kinds = sorted(p.name for p in resolve_path(cfg.storage.root).iterdir() if p.is_dir() and not p.name.startswith("."))
+    kinds = list_kinds(cfg)
     todo = [m for kind in kinds for m in list_artifacts(cfg, kind)]
     with duckdb.connect() as db:
         query = "select count(*) from read_parquet(?) where id in (select unnest(?))"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_notebook', 'execute', 'to_html', 'rerun']
 
-# %% ../nbs/80_rerun.ipynb #2b7442b1
+# %% ../nbs/80_rerun.ipynb #7f526c43
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from . import core
 from .core import BadConfig, FsmlError, NotFound, checkout, compose_cfg, project_dir, resolve_path, write_atomic
-from .records import Manifest, find_parents, list_artifacts
+from .records import Manifest, find_fresh, find_parents, list_artifacts
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -165,7 +165,7 @@ def _facts(made: Manifest, overrides: Sequence[str]) -> dict:
         "metrics": ", ".join(f"{k} {v}" for k, v in made.metrics.items() if not isinstance(v, (dict, list))), "code": version,
     }  # fmt: skip
 
-# %% ../nbs/80_rerun.ipynb #97f901c6
+# %% ../nbs/80_rerun.ipynb #d9b04987
 def rerun(
     stage: str,  # name of a stage
     overrides: Sequence[str] = (),  # Hydra's grammar, as for `compose_cfg`
@@ -176,7 +176,7 @@ def rerun(
     "Execute the run notebook of a stage; a failure raises and keeps the half-executed notebook."
     source, out = run_notebook(stage), str(Path(out).resolve()) if out else ""
     if secret := [o for o in overrides if core.public(o) != o]:
-        raise BadConfig("A secret would be written into the notebook", core.public(secret[0]), "Put it into the environment: FSML_DATABASE_URL, FSML_BLOBS_URL.")
+        raise BadConfig("A secret would be written into the notebook", core.public(secret[0]), "Put it into the environment: FSML_DATABASE_URL, FSML_BLOBS_URL, FSML_REMOTE_URL.")
     cfg = compose_cfg(stage, overrides, out)
     pinned = [*overrides, *(f"parents.{kind}={m.id}" for kind, m in find_parents(cfg).items())]
     cfg = compose_cfg(stage, pinned, out)
@@ -200,6 +200,8 @@ def _made(stage: str, cfg: "DictConfig", before: set[str]) -> Manifest:
     # at least these parents: a stage may add those of its parents
     new = [m for m in list_artifacts(cfg, stage) if m.id not in before and parents.items() <= m.parents.items()]
     new = [m for m in new if m.config == config] or new  # a run notebook may set what only it needs, such as a free port
+    if not new and (made := find_fresh(stage, cfg, find_parents(cfg))):
+        return made  # the same work had been done before, and the stage says so
     if not new:
         raise NotFound(f"The notebook ran to its end and made no {stage} with these parents", None, f"Does it call {stage}(cfg) with its parameters?")
     return new[-1]
