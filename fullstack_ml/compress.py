@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['quantize_int8', 'measure', 'quality', 'compress']
 
-# %% ../nbs/51_compress.ipynb #dc89be37
+# %% ../nbs/51_compress.ipynb #fc6e19a5
 import contextlib
 import logging
 import time
@@ -17,7 +17,8 @@ import numpy as np
 
 from .blobs import BlobStore
 from .core import BadConfig, capped, progress, say, seed_everything, write_json
-from .dataset import Dataset, Loader, open_dataset
+from .dataset import Dataset, open_dataset
+from .loader import Loader
 from .records import Manifest, draft, find_artifact, find_parents
 from .task import Arrays, Session, Task, export_onnx, load_model, load_task, onnx_session, torch_session
 

@@ -6,7 +6,7 @@
 __all__ = ['Learner', 'make_optim', 'Bar', 'Log', 'StopOnNaN', 'Checkpoint', 'Track', 'read_curves', 'read_wandb', 'pick_device',
            'train']
 
-# %% ../nbs/40_train.ipynb #572a6dc1
+# %% ../nbs/40_train.ipynb #44ae4102
 import json
 import math
 import os
@@ -23,7 +23,8 @@ import torch
 
 from .blobs import BlobStore
 from .core import BadConfig, Damaged, FsmlError, capped, make, progress, public, say, seed_everything
-from .dataset import Loader, open_dataset
+from .dataset import open_dataset
+from .loader import Loader
 from .records import Label, Manifest, draft, find_parents
 from .task import Task, load_task, save_model
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
-# %% ../nbs/40_train.ipynb #4b4d4184
+# %% ../nbs/40_train.ipynb #6bead2f0
 class Learner:
     "Fit a model to a task's batches."
 
@@ -88,7 +89,8 @@ class Learner:
                 out = self.task.step(self.model, self.tensors(batch))
                 losses.append(out["loss"].item())
                 predictions += self.task.decode({"output": out["output"].float().cpu().numpy()})
-        scores = self.task.score(predictions, list(self.valid_labels))
+        labels = list(self.valid_labels) if not hasattr(self.valid, "kept") else self.valid.kept(self.valid_labels)  # a loader may skip
+        scores = self.task.score(predictions, labels)
         return {"val_loss": sum(losses) / max(1, len(losses)), **{f"val_{k}": v for k, v in scores.items()}}
 
     def fit(self) -> list[dict]:  # the history, a dict an epoch
@@ -322,7 +324,7 @@ def read_wandb(
         rows += [r["history"]["item"] for r in records if r.get("type") == "history"]
     return pd.DataFrame(rows)
 
-# %% ../nbs/40_train.ipynb #f7324302
+# %% ../nbs/40_train.ipynb #5b4baf5f
 def pick_device(
     wanted: str = "auto",  # "auto", "cpu", "cuda", "mps"
 ) -> str:
@@ -345,8 +347,8 @@ def train(
         raise BadConfig("A training takes a whole number of epochs", epochs, "Set epochs=1 or more.")
     seed_everything(cfg.seed)
     model = task.build_model(cfg.model)
-    batches = Loader(data, "train", store, task, cfg.batch_size, shuffle=True, seed=cfg.seed)
-    valid = Loader(data, "val", store, task, 4 * cfg.batch_size)
+    batches = Loader(data, "train", store, task, cfg.batch_size, shuffle=True, seed=cfg.seed, **cfg.loader)
+    valid = Loader(data, "val", store, task, 4 * cfg.batch_size, **cfg.loader)
     optim, sched = make_optim(model, cfg.optim, epochs, len(batches))
     augment = make(cfg.augment) if cfg.augment else None
     with draft("train", cfg, parents, resume=True) as d:
@@ -356,7 +358,12 @@ def train(
         save_model(model.to("cpu"), d.dir / "model.safetensors", {"task": cfg.task, "model": cfg.model, "epoch": learner.epoch})
         n = sum(p.numel() for p in model.parameters())
         d.metrics |= {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} | {"split": "val", "epochs": learner.epoch, "parameters": n}
+        skipped = batches.skipped + valid.skipped
+        if skipped:
+            d.metrics["skipped"] = dict(skipped)
     name, metric = cfg.model.get("name", "model"), task.main_metric
     say("train", f"{name}, {n / 1e6:.1f} M parameters, {learner.epoch} epochs of {len(batches.items)} items at {last['images_per_second']:.0f} items/s on {device}")
-    say("", f"{metric} {d.metrics[metric]:.4f} on the {len(valid.items)} items of val, by the annotators' labels")
+    say("", f"{metric} {d.metrics[metric]:.4f} on the {len(valid.kept(valid.items))} items of val, by the annotators' labels")
+    if skipped:
+        say("", "skipped: " + ", ".join(f"{n} {why}" for why, n in skipped.most_common()))
     return d.manifest

@@ -32,7 +32,7 @@ except FsmlError as e: print(e, file=sys.stderr); sys.exit(e.exit_code)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FSML_HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL"):
+    for name in ("FSML_ARTIFACTS", "FSML_DATABASE_URL", "FSML_BLOBS_URL", "FSML_REMOTE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
