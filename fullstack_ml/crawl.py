@@ -33,7 +33,7 @@ from .records import Database, Item, Manifest, Source, draft, find_fresh, find_p
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# %% ../nbs/10_crawl.ipynb #17bd46c1
+# %% ../nbs/10_crawl.ipynb #ac47767a
 _REPEATS = re.compile(r"((?:/[^/?]+){1,3})\1{2,}(?=/|$)")  # /a/b/a/b/a/b
 
 
@@ -55,7 +55,7 @@ class Traps:
         self,
         most: int | None,  # pages of a kind in a row without a picture; None: any number
     ):
-        self.most, self.barren, self.of = most, Counter(), {}
+        self.most, self.barren = most, Counter()
 
     def why(self, url: str) -> str:  # empty: follow it
         "Why an address is not followed."
@@ -132,7 +132,7 @@ class Crawler:
         "Pages that the whole crawl may ask for; none when it has pictures enough."
         return 0 if self.most_items is not None and self.count["pictures"] >= self.most_items else self.most_pages
 
-# %% ../nbs/10_crawl.ipynb #110a2ae6
+# %% ../nbs/10_crawl.ipynb #539596da
 @patch
 async def may(self: Crawler, url: str, is_picture: bool) -> None:
     "Raise `Refused` for an address outside the source or against robots.txt."
@@ -166,8 +166,9 @@ async def site_signs(self: Crawler, session: aiohttp.ClientSession, url: str) ->
                 await asyncio.sleep(min(2**attempt, 10) if attempt < self.cfg["retries"] else 0)
             texts.append(text)
         self.signs[origin].set_result(texts)
-    said, path = await self.signs[origin], urlsplit(url).path or "/"
-    return [sign for sign, text, read in zip(("ai.txt", "tdm-reservation"), said, (read_ai_txt, read_tdmrep)) if text and read(text, path)]
+    (ai, tdm), path = (await self.signs[origin]) or ("", ""), urlsplit(url).path or "/"
+    said = {"ai.txt": ai and read_ai_txt(ai, path, self.cfg["agent"]), "tdm-reservation": tdm and read_tdmrep(tdm, path)}
+    return [sign for sign, is_said in said.items() if is_said]
 
 # %% ../nbs/10_crawl.ipynb #21e673fe
 @patch
@@ -298,7 +299,7 @@ async def keep(self: Crawler, item: Item, body: bytes) -> Item:
     item = await self.readers.examine(item, body)
     return replace(item, sha256=self.frontier.keep(body), fetched_at=now(), meta={**item.meta, "robots": "allowed"})
 
-# %% ../nbs/10_crawl.ipynb #1d3e95ed
+# %% ../nbs/10_crawl.ipynb #4a661490
 @patch
 async def folder(self: Crawler, row: dict) -> None:
     "Keep the pictures below a folder that the configuration names."
@@ -319,7 +320,6 @@ async def folder(self: Crawler, row: dict) -> None:
             name = f"{row['url']}/{item.url}"
             self.frontier.found(name, "file", 1, row["url"], {"item": item.id}, "refused" if item.state == "refused" else "done", item.reason)
             self.frontier.items.append(item)
-        self.frontier.n_noted += 1
         await self.frontier.save()
     self.frontier.finish(row, "done")
 

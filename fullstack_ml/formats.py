@@ -379,7 +379,7 @@ def _write_csv(w: FolderWriter) -> None:
     w.text("labels.csv", out.getvalue())
     w.lines("classes.txt", w.classes)
 
-# %% ../nbs/17_formats.ipynb #844556f3
+# %% ../nbs/17_formats.ipynb #8eab33dd
 def _read_webdataset(f: FolderReader) -> tuple[list[Sample], list[str]]:
     if not (shards := f.named(".tar")):
         raise BadInput("There are no shards here", f.name, "A WebDataset is a folder of .tar files; unpack .tar.gz first.")
@@ -393,9 +393,8 @@ def _members(f: FolderReader, shard: str) -> dict[str, dict]:  # key -> ending -
     try:
         with tarfile.open(Path(f.root, shard), "r:") as tar:
             for member in tar:
-                tarfile.data_filter(member, f.root)
-                if not member.isdir() and (not member.isreg() or member.issparse()):
-                    raise tarfile.TarError(f"{member.name} is no plain file")
+                if ".." in member.name.split("/") or not member.isdir() and (not member.isreg() or member.issparse()):
+                    raise tarfile.TarError(f"{member.name} is no plain file below the folder")
                 stem, _, ending = posixpath.basename(member.name).partition(".")
                 parts = groups.setdefault(posixpath.join(posixpath.dirname(member.name), stem), {})
                 read = ending.lower() in ("cls", "json", "txt") and member.size < 1 << 26

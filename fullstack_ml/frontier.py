@@ -28,7 +28,7 @@ from .records import Database, Item, now
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-# %% ../nbs/08_frontier.ipynb #2b631ed1
+# %% ../nbs/08_frontier.ipynb #6780c9b1
 _RUNNING: set[str] = set()  # workers of this process
 LEASE = 60.0  # seconds that a worker may be silent before others take what it holds
 
@@ -94,6 +94,7 @@ class Frontier:
         if self.knows(url, kind):
             return False
         self.seen.add(hash((url, kind == "picture")))
+        self.n_noted += 1
         self.rows.append(self._row(url, kind, depth, on, meta or {}, state, reason, turn))
         return True
 

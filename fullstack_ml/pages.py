@@ -140,13 +140,14 @@ def read_signs(
     reserved = "1" in ([v for k, v in told if k == "tdm-reservation"] or [v for k, v in said if k == "tdm-reservation"])
     return " ".join(sorted(words & {"noai", "noimageai"} | ({"tdm-reservation"} if reserved else set()))), bool(words & {"nofollow", "none"})
 
-# %% ../nbs/06_pages.ipynb #e59c4836
+# %% ../nbs/06_pages.ipynb #a9a5db53
 def read_ai_txt(
     text: str,  # content of /ai.txt
     path: str,  # path of an address on that site
+    agent: str = "fullstack_ml",  # our name
 ) -> bool:  # does it ask not to use this for learning?
     "What a site's ai.txt says about one of its paths."
-    return not Protego.parse(text[: 500 * 1024]).can_fetch(path, "fullstack_ml")
+    return not Protego.parse(text[: 500 * 1024]).can_fetch(path, agent)
 
 
 def read_tdmrep(
@@ -164,7 +165,7 @@ def read_tdmrep(
             return str(rule.get("tdm-reservation")) == "1"
     return False
 
-# %% ../nbs/06_pages.ipynb #38264d96
+# %% ../nbs/06_pages.ipynb #f1fc17f2
 def pick(
     node: Any,  # a selectolax node
     rules: str | Iterable[str],  # "figcaption", "img@src", or several, the first that finds wins
@@ -185,9 +186,8 @@ def _picks(node: Any, rules: str | Iterable[str] | None, outside: Iterable[Any] 
             yield value, rule
 
 
-def _upwards(node: Any) -> Iterator[Any]:
-    n = 0
-    while node is not None and (n := n + 1) < 100:  # nobody nests deeper, but who wants to keep us busy
+def _upwards(node: Any, left: int = 100) -> Iterator[Any]:
+    while node is not None and (left := left - 1):  # nobody nests deeper, but who wants to keep us busy
         yield node
         node = node.parent
 

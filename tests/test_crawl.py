@@ -478,6 +478,10 @@ def test_policy_decides_what_may_enter(tmp_path):
         m = crawl(web(s.url, tmp_path, "read_site_signs=true", "review=[CC-BY-NC*]", "read_embedded=false"))
         items = {i.caption: i for i in read_items(m.path("items.parquet"))}
         assert items["nc"].reason == "opted out: ai.txt" and items["open"].reason == "licence not allowed: unknown"
+        s.answers["/ai.txt"] = (200, {"Content-Type": "text/plain"}, b"User-agent: mine\nDisallow: /by.jpg")
+        for agent, state in (("mine", "refused"), ("other", "kept")):  # what is said to one name is said to whoever bears it
+            m = crawl(web(s.url, tmp_path, "read_site_signs=true", f"agent={agent}"))
+            assert {i.caption: i.state for i in read_items(m.path("items.parquet"))}["by"] == state
         m = crawl(web(s.url, tmp_path, "licences=[CC-BY-4.0,CC-BY-NC-4.0]", "opt_out=allow"))
         assert {i.caption: i.state for i in read_items(m.path("items.parquet"))} == {"by": "kept", "open": "kept", "nc": "kept", "sly": "review", "mute": "refused", "noai": "kept"}
 
@@ -811,3 +815,26 @@ def test_canonical():
 
 def test_errors_are_of_the_family():
     assert issubclass(Refused, FsmlError)
+
+
+def test_a_child_that_was_taken_over_chooses_an_error_and_nothing_else(tmp_path):
+    """The name that comes back is looked up among errors, not among all that `core` has."""
+    from omegaconf import OmegaConf
+
+    from fullstack_ml.reader import Reader
+
+    answer = json.dumps({"error": "write_atomic", "what": str(tmp_path / "x"), "value": "taken over"})
+    said = f"import sys, struct; sys.stdin.buffer.readline(); sys.stdin.buffer.readline(); a = {answer!r}.encode(); sys.stdout.buffer.write(struct.pack('>I', len(a)) + a)"
+
+    async def go():
+        reader = Reader(OmegaConf.to_container(compose_cfg("crawl")))
+        pipe = asyncio.subprocess.PIPE
+        reader.child = await asyncio.create_subprocess_exec(sys.executable, "-c", said, stdin=pipe, stdout=pipe)
+        reader.child.stdin.write(b"{}\n")
+        try:
+            await reader.ask({"do": "examine"}, b"")
+        finally:
+            await reader.stop()
+
+    with pytest.raises(BadInput, match="taken over"):
+        asyncio.run(go())

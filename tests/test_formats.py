@@ -403,7 +403,7 @@ def bccd(tmp_path_factory):
         pytest.skip("the blood cells of BCCD are not here")
     folder = tmp_path_factory.mktemp("bccd")
     with tarfile.open(BCCD) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return folder
 
 
