@@ -28,8 +28,9 @@ from .records import Database, Item, now
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-# %% ../nbs/08_frontier.ipynb #6780c9b1
+# %% ../nbs/08_frontier.ipynb #b014d00d
 _RUNNING: set[str] = set()  # workers of this process
+_PAUSE = 0.03  # seconds that a transaction waits for others to come along
 LEASE = 60.0  # seconds that a worker may be silent before others take what it holds
 
 
@@ -114,6 +115,7 @@ class Frontier:
         mine = self.n_noted
         async with self.lock:
             if self.n_saved < mine:
+                await asyncio.sleep(_PAUSE)
                 noted, self.n_saved = self._take(), self.n_noted
                 await asyncio.to_thread(self._write, *noted)
 

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['verdict', 'examine', 'read_document', 'serve_requests', 'Reader', 'Readers']
 
-# %% ../nbs/09_reader.ipynb #ab9f147b
+# %% ../nbs/09_reader.ipynb #12089fe0
 import asyncio
+import collections
 import contextlib
+import fcntl
 import fnmatch
 import gc
 import json
@@ -121,7 +123,7 @@ def serve_requests() -> None:
         write.write(struct.pack(">I", len(answer)) + answer)
         write.flush()
 
-# %% ../nbs/09_reader.ipynb #295d693a
+# %% ../nbs/09_reader.ipynb #a43c7391
 _ERRORS = {e.__name__: e for e in (BadInput, TooLarge, Refused, NotFound, Unavailable)}  # what a child may say; it does not choose what the parent calls
 
 
@@ -133,6 +135,7 @@ class Reader:
         cfg: Mapping,  # conf/crawl as plain values
     ):
         self.cfg, self.child, self.n_answers = cfg, None, 0
+        self.sent: collections.deque[tuple[dict, bytes, asyncio.Future]] = collections.deque()
 
     async def start(self) -> None:
         "Begin a child; it imports while the first request is on its way."
@@ -142,8 +145,12 @@ class Reader:
         command = [sys.executable, "-c", "from fullstack_ml.reader import serve_requests; serve_requests()"]
         pipe = asyncio.subprocess.PIPE
         self.child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=env, limit=2**20)
+        with contextlib.suppress(OSError):  # some systems allow no larger one
+            fcntl.fcntl(self.child.stdin.transport.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, 2**20)
         self.child.stdin.write(json.dumps(self.cfg).encode() + b"\n")
         self.n_answers = 0
+        for request, body, _ in self.sent:  # what the last child left
+            self.write(request, body)
 
     async def stop(self) -> None:
         "End the child at once."
@@ -153,14 +160,17 @@ class Reader:
             await self.child.wait()
         self.child = None
 
-    async def ask(self, request: dict, body: bytes) -> dict:
-        "What the child says; raises the error that it names, or `BadInput` where it dies."
+    def write(self, request: dict, body: bytes) -> None:
+        "Put a request into the pipe."
+        self.child.stdin.write(json.dumps({**request, "n_bytes": len(body)}).encode() + b"\n")
+        self.child.stdin.write(body)
+
+    async def receive(self) -> dict:
+        "What the child says to the oldest request; raises `BadInput` where it dies of it."
         if not self.child:
             await self.start()
         try:
             async with asyncio.timeout(self.cfg["timeouts"]["reader"]):
-                self.child.stdin.write(json.dumps({**request, "n_bytes": len(body)}).encode() + b"\n" + body)
-                await self.child.stdin.drain()
                 (n,) = struct.unpack(">I", await self.child.stdout.readexactly(4))
                 answer = json.loads(await self.child.stdout.readexactly(n))
         except TimeoutError as e:
@@ -170,15 +180,28 @@ class Reader:
             is_fresh = self.n_answers == 0
             await self.stop()
             if not is_fresh:  # it may have died of what came before
-                return await self.ask(request, body)
+                return await self.receive()
             raise BadInput("It takes too much memory to read", f"over {self.cfg['reader_mb']} MB") from e
-        except BaseException:  # cancelled half-way: what the child says next belongs to nobody
-            await self.stop()
-            raise
         self.n_answers += 1
-        if "error" in answer:
-            raise _ERRORS.get(answer["error"], BadInput)(answer["what"], answer["value"])
         return answer
+
+    async def run(
+        self,
+        todo: asyncio.Queue,  # (request, body, future of the answer)
+    ) -> None:
+        "Answer what is in the queue, one after the other, until cancelled; the next ones lie in the pipe already."
+        while True:
+            while not self.sent or not todo.empty() and len(self.sent) < 4 and sum(len(body) for _, body, _ in self.sent) < 2**20:
+                self.sent.append(await todo.get())
+                if self.child:
+                    self.write(*self.sent[-1][:2])
+            try:
+                answer, error = await self.receive(), None
+            except Exception as e:  # whoever asked gets to know
+                answer, error = None, e
+            _, _, future = self.sent.popleft()
+            if not future.done():  # else whoever asked has gone
+                future.set_exception(error) if error else future.set_result(answer)
 
 
 class Readers:
@@ -189,24 +212,28 @@ class Readers:
         cfg: Mapping,  # conf/crawl as plain values
     ):
         n = cfg["readers"] or max(1, min(4, (os.cpu_count() or 1) - 1))
-        self.all, self.free = [Reader(cfg) for _ in range(n)], asyncio.Queue()
+        self.all, self.todo = [Reader(cfg) for _ in range(n)], asyncio.Queue()
 
     async def __aenter__(self) -> "Readers":
         for reader in self.all:
             await reader.start()
-            self.free.put_nowait(reader)
+        self.tasks = [asyncio.create_task(r.run(self.todo)) for r in self.all]
         return self
 
     async def __aexit__(self, *_) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         await asyncio.gather(*(r.stop() for r in self.all))
 
     async def ask(self, request: dict, body: bytes) -> dict:
-        "What the next free child says."
-        reader = await self.free.get()
-        try:
-            return await reader.ask(request, body)
-        finally:
-            self.free.put_nowait(reader)
+        "What the next free child says; raises the error that it names, or `BadInput` where it dies."
+        future = asyncio.get_running_loop().create_future()
+        self.todo.put_nowait((request, body, future))
+        answer = await future
+        if "error" in answer:
+            raise _ERRORS.get(answer["error"], BadInput)(answer["what"], answer["value"])
+        return answer
 
     async def read(
         self,

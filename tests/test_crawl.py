@@ -25,6 +25,7 @@ from fullstack_ml.core import BadConfig, BadInput, FsmlError, NotFound, Refused,
 from fullstack_ml.crawl import Crawler, crawl
 from fullstack_ml.fetch import Answer, CheckedResolver, Hosts, Robots, canonical, check_address, fetch, retry_after, run_async
 from fullstack_ml.frontier import Frontier
+from fullstack_ml.pages import Found
 from fullstack_ml.records import Item, list_artifacts, open_database, read_items
 from fullstack_ml.sample_site import CC_BY, Site, gallery
 
@@ -821,20 +822,47 @@ def test_a_child_that_was_taken_over_chooses_an_error_and_nothing_else(tmp_path)
     """The name that comes back is looked up among errors, not among all that `core` has."""
     from omegaconf import OmegaConf
 
-    from fullstack_ml.reader import Reader
+    from fullstack_ml.reader import Readers
 
     answer = json.dumps({"error": "write_atomic", "what": str(tmp_path / "x"), "value": "taken over"})
     said = f"import sys, struct; sys.stdin.buffer.readline(); sys.stdin.buffer.readline(); a = {answer!r}.encode(); sys.stdout.buffer.write(struct.pack('>I', len(a)) + a)"
 
     async def go():
-        reader = Reader(OmegaConf.to_container(compose_cfg("crawl")))
-        pipe = asyncio.subprocess.PIPE
-        reader.child = await asyncio.create_subprocess_exec(sys.executable, "-c", said, stdin=pipe, stdout=pipe)
-        reader.child.stdin.write(b"{}\n")
-        try:
-            await reader.ask({"do": "examine"}, b"")
-        finally:
+        async with Readers({**OmegaConf.to_container(compose_cfg("crawl")), "readers": 1}) as readers:
+            (reader,), pipe = readers.all, asyncio.subprocess.PIPE
             await reader.stop()
+            reader.child = await asyncio.create_subprocess_exec(sys.executable, "-c", said, stdin=pipe, stdout=pipe)
+            reader.child.stdin.write(b"{}\n")
+            await readers.ask({"do": "examine"}, b"")
 
     with pytest.raises(BadInput, match="taken over"):
         asyncio.run(go())
+
+
+def deadly(body: bytes, url: str, headers: dict, source: dict):
+    """A reader of one's own that dies of some bytes and never ends on others."""
+    if body == b"die":
+        os._exit(1)
+    while body == b"stall":
+        time.sleep(1)
+    return Found(items=[Item(url=url, caption=body.decode())])
+
+
+def test_a_child_that_dies_takes_nobody_with_it():
+    """Of many requests in the pipe only those that kill or stall a child are refused, and each answer reaches whoever asked."""
+    from omegaconf import OmegaConf
+
+    from fullstack_ml.reader import Readers
+
+    cfg = OmegaConf.to_container(compose_cfg("crawl", ["source=sample", "source.reader={_target_: test_crawl.deadly, _partial_: true}"]))
+    cfg |= {"readers": 1, "timeouts": {**cfg["timeouts"], "reader": 4}}
+    bodies = [b"1", b"2", b"die", b"3", b"4", b"5", b"stall", b"die", b"6", b"7"]
+
+    async def go():
+        async with Readers(cfg) as readers:
+            asked = [readers.read("page", b, "http://gallery.example/", {"Content-Type": "text/html"}) for b in bodies]
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    said = [str(f) if isinstance(f, BadInput) else f.items[0].caption.encode() for f in asyncio.run(go())]
+    assert [s for s in said if isinstance(s, bytes)] == [b for b in bodies if b.isdigit()]
+    assert ["memory" in said[2], "too long" in said[6], "memory" in said[7]] == [True] * 3
