@@ -571,7 +571,7 @@ def read_folder(
         extra = {**{k: v for k, v in row.items() if k not in _TOLD}, "folder": name.rpartition("/")[0]}
         yield _item(source, name, said.pop("licence", ""), f"{where}: licence", said.pop("author", ""), extra, **said), file
 
-# %% ../nbs/06_pages.ipynb #2948cedd
+# %% ../nbs/06_pages.ipynb #75e63d6f
 def check_rules(
     source: Mapping,  # conf/source
 ) -> None:
@@ -594,7 +594,7 @@ def check_rules(
     for key, value, form, remedy in (
         ("sitemap.newer_than", groups["sitemap"].get("newer_than") or "2026", r"\d{4}(-\d\d(-\d\d)?)?", "Write a date as 2026-05-01."),
         ("list.kind", groups["list"].get("kind", "page"), "picture|page", "It is picture or page."),
-        ("reader", source.get("reader") or "_target_", "(?s).*_target_.*", "Write reader: {_target_: my_module.my_reader}."),
+        ("reader", source.get("reader") or "_target_", "(?s).*_target_.*", "Write reader: {_target_: my_module.my_reader, _partial_: true}."),
     ):
         if not re.fullmatch(form, str(value)):
             raise BadConfig(f"source.{key} cannot be used", value, remedy)
