@@ -107,7 +107,7 @@ def label_from_dict(
     except (TypeError, KeyError) as e:
         raise BadInput(f"This is no label of the kind {cls.kind}", value, f"It holds {', '.join(f.name for f in fields(cls))}.") from e
 
-# %% ../nbs/01_records.ipynb #1880f84a
+# %% ../nbs/01_records.ipynb #21be0a3b
 def now() -> str:
     "The time as ISO 8601 in UTC, to the millisecond: who answers twice within a second has a newest answer."
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -162,6 +162,7 @@ class Annotation:
     seconds: float | None = None  # time spent on it
     meta: dict = field(default_factory=dict)  # the suggestion shown, the guide's version, a comment
     id: str = ""  # made by whoever answers, so that sending twice is harmless
+    project: str = ""  # id of the annotation project that it was given in; empty: none
 
     def __post_init__(self):
         object.__setattr__(self, "id", self.id or digest([self.item_id, self.annotator, self.created, label_to_dict(self.label)])[:32])
@@ -207,30 +208,7 @@ def _row(record: Any) -> dict:
     row = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "data"}
     return {**row, "label": label_to_dict(row["label"])} if "label" in row else row
 
-# %% ../nbs/01_records.ipynb #ebdc617c
-def _tables() -> "sa.MetaData":
-    import sqlalchemy as sa
-
-    def need(name: str, type_: Any = sa.Text, **more) -> sa.Column:
-        return sa.Column(name, sa.String(type_) if isinstance(type_, int) else type_, nullable=False, **more)
-
-    metadata, col = sa.MetaData(), sa.Column
-    empty, zero = {"server_default": sa.text("''")}, {"server_default": sa.text("0")}  # of columns that came when rows were there
-    sa.Table("source", metadata, need("id", 16, primary_key=True), need("name", 120, unique=True), need("url"), need("about"))
-    sa.Table("item", metadata, need("id", 16, primary_key=True), need("source", 120, index=True), need("url"), need("sha256", 64, index=True),
-        need("mime", 64), need("page_url"), need("caption"), need("author"), need("licence", 64, index=True), need("licence_from"),
-        need("opt_out", 64, **empty), need("fetched_at", 32), col("width", sa.Integer), col("height", sa.Integer), need("phash", 128),
-        need("state", 16, index=True), need("reason"), need("meta", sa.JSON))  # fmt: skip
-    sa.Table("annotation", metadata, need("id", 64, primary_key=True), need("item_id", 16, index=True), need("annotator", 120, index=True),
-        need("label", sa.JSON), need("created", 32), col("seconds", sa.Float), need("meta", sa.JSON))  # fmt: skip
-    sa.Table("fetch", metadata, need("id", 40, primary_key=True), need("source", 120, index=True), need("url"), need("kind", 16),
-        need("depth", sa.Integer), need("found_on"), need("state", 16, index=True), col("status", sa.Integer), need("reason"), col("n_bytes", sa.Integer),
-        need("fetched_at", 32), need("meta", sa.JSON), need("crawl", 40, **empty), need("host", 255, **empty), need("sha256", 64, **empty),
-        need("etag", 255, **empty), need("modified", 64, **empty), need("worker", 80, **empty), need("lease", sa.Double, **zero),
-        need("tries", sa.Integer, **zero), need("turn", sa.Integer, **zero), sa.Index("ix_fetch_source_crawl_state", "source", "crawl", "state"))  # fmt: skip
-    return metadata
-
-# %% ../nbs/01_records.ipynb #fcab8200
+# %% ../nbs/01_records.ipynb #c373afd4
 class Database:
     "The nouns at rest, on SQLite, MariaDB/MySQL or PostgreSQL."
 
@@ -239,6 +217,8 @@ class Database:
         url: str,  # an SQLAlchemy address; a relative SQLite path starts at the project
     ):
         import sqlalchemy as sa
+
+        from fullstack_ml.migrations.schema import tables
 
         try:
             parsed = sa.make_url(url)
@@ -249,7 +229,7 @@ class Database:
             path = resolve_path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
             parsed = parsed.set(database=str(path))
-        self.url, self.metadata, self.engine = parsed, _tables(), sa.create_engine(parsed, pool_pre_ping=True)
+        self.url, self.metadata, self.engine = parsed, tables(), sa.create_engine(parsed, pool_pre_ping=True)
         self.tables = self.metadata.tables
         if parsed.get_backend_name() == "sqlite":
             sa.event.listen(self.engine, "connect", _tune_sqlite)

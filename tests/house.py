@@ -44,9 +44,9 @@ class Notebook:
 
     @property
     def number(self) -> float:
-        """The floor; a migration lives under `records`, whatever its own number."""
+        """The floor; a migration lives right below `records`, whatever its own number."""
         if self.path.parent.name == "migrations":
-            return 1
+            return 0.5
         return int(m[1]) if (m := re.match(r"(\d+)_", self.path.name)) else float("inf")
 
     def trees(self, sources: list[str] | None = None) -> list[ast.Module]:
