@@ -6,7 +6,7 @@
 __all__ = ['read_coco', 'write_coco', 'read_yolo', 'write_yolo', 'read_voc', 'write_voc', 'read_labelstudio', 'write_labelstudio',
            'read_cvat', 'write_cvat']
 
-# %% ../nbs/18_tool_formats.ipynb #f9d73b1f
+# %% ../nbs/18_tool_formats.ipynb #1b7dad87
 import json
 import math
 import posixpath
@@ -22,12 +22,12 @@ from urllib.parse import parse_qs, urlsplit
 from .core import BadInput
 from .formats import PICTURES, SPLITS, FolderReader, FolderWriter, Sample, label_kind, parse_json, picture_size, read_table, suffix, used_classes
 from .pages import spdx
-from .records import Box, Boxes, Choice, Label, Text
+from .records import Box, Boxes, Choice, Label, Text, label_from_dict, label_to_dict
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-# %% ../nbs/18_tool_formats.ipynb #3bd596db
+# %% ../nbs/18_tool_formats.ipynb #7b19a69b
 def read_coco(f: FolderReader) -> tuple[list[Sample], list[str]]:
     "Every file of instances, with its pictures wherever COCO's users put them."
     names, samples, classes = f.named(".json"), [], {}
@@ -35,7 +35,10 @@ def read_coco(f: FolderReader) -> tuple[list[Sample], list[str]]:
         data = parse_json(f.text(name), name)
         if not isinstance(data, dict) or not isinstance(data.get("images"), list):
             continue
-        category = {c["id"]: str(c.get("name")) for c in _objects(f, name, data, "categories")}
+        category = {}
+        for c in _objects(f, name, data, "categories"):
+            if category.setdefault(c["id"], said := str(c.get("name"))) != said:
+                f.wrong(f"{name}: category {c['id']}", f"{category[c['id']]} has this id already", said)
         licence = {x["id"]: x.get("url") or x.get("name") for x in _objects(f, name, data, "licenses")}
         notes = defaultdict(list)
         for a in _objects(f, name, data, "annotations", "image_id"):
@@ -82,7 +85,7 @@ def _coco_sample(f: FolderReader, name: str, data: dict, image: dict, notes: lis
         known = category.get(a.get("category_id")) if isinstance(a.get("category_id"), (int, str)) else None
         if box := f.box(f"{name}: annotation {a.get('id')}", known, a.get("bbox"), size, str(attributes.get("text", ""))):
             boxes.append(box)
-            beside.append({k: v for k, v in a.items() if k not in ("bbox", "image_id")})
+            beside.append({k: v for k, v in a.items() if k not in ("bbox", "image_id") and (k != "attributes" or isinstance(v, dict))})
     label = Boxes(tuple(boxes)) if image.get("labelled", bool(data.get("annotations"))) else None
     split = re.search("train|valid|val|test", posixpath.basename(name)) or re.search("train|valid|val|test", home)
     return f.sample(found, said, label, SPLITS[split[0]] if split else None, size,
@@ -125,7 +128,7 @@ def write_coco(w: FolderWriter) -> None:
         value = about | {"images": images, "annotations": notes}
         w.text(f"annotations/instances_{split or 'default'}.json", json.dumps(value, ensure_ascii=False))
 
-# %% ../nbs/18_tool_formats.ipynb #c68cf956
+# %% ../nbs/18_tool_formats.ipynb #6dffa4a3
 def _yolo_head(f: FolderReader) -> tuple[list[str], dict[str, list[str]]]:  # classes; split -> folders and lists of pictures
     import yaml
 
@@ -163,20 +166,27 @@ def read_yolo(f: FolderReader) -> tuple[list[Sample], list[str]]:
         inside = (s for s, folders in places.items() if any(name.startswith(f"{d}/") or d == "." for d in folders))
         stem = posixpath.splitext(name)[0] + ".txt"
         rows = next((n for n in ("/labels/".join(f"/{stem}".rsplit("/images/", 1))[1:], stem) if n in f.files), None)
-        label, size = None, picture_size(Path(f.root, name))
-        if rows:
-            used.add(rows)
-            lines = enumerate(f.text(rows).splitlines(), 1)
-            label = Boxes(tuple(b for i, row in lines if row.strip() and (b := _yolo_box(f, f"{rows}, line {i}", row, classes, size))))
-        samples.append(f.sample(name, "", label, listed.get(name) or next(inside, None), size))
+        size = picture_size(Path(f.root, name))
+        used |= {rows}
+        samples.append(f.sample(name, "", _yolo_label(f, rows, classes, size) if rows else None, listed.get(name) or next(inside, None), size))
     for n in f.files:
-        if n.endswith(".txt") and "/labels/" in f"/{n}" and n not in used:
+        stem = posixpath.splitext(posixpath.basename(n))[0]
+        if not n.endswith(".txt") or n in used or posixpath.basename(n) == "classes.txt" or n in (name for _, name in lists):
+            continue
+        if all(size := f.sizes(stem)):
+            samples.append(f.sample(None, stem, _yolo_label(f, n, classes, size), None, size))
+        elif "/labels/" in f"/{n}":
             f.wrong(n, "its picture is not here, and fractions are no pixels without it", posixpath.basename(n), "Put the pictures into images/.")
     if "notes.json" in f.files and not any(s.label and s.label.boxes for s in samples):  # Label Studio's way to write what YOLO cannot hold
         samples = [replace(s, label=None) for s in samples]
     if not samples:
         raise BadInput("There are no pictures here", f.name, "YOLO's labels are fractions of the pictures: put these into images/.")
     return samples, classes
+
+
+def _yolo_label(f: FolderReader, name: str, classes: list[str], size: tuple) -> Boxes:
+    lines = enumerate(f.text(name).splitlines(), 1)
+    return Boxes(tuple(b for i, row in lines if row.strip() and (b := _yolo_box(f, f"{name}, line {i}", row, classes, size))))
 
 
 def _yolo_box(f: FolderReader, where: str, row: str, classes: list[str], size: tuple) -> Box | None:
@@ -186,7 +196,7 @@ def _yolo_box(f: FolderReader, where: str, row: str, classes: list[str], size: t
             xs, ys = values[::2], values[1::2]
             values = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
         cx, cy, w, h = values
-        name = classes[int(number)] if number >= 0 else None
+        name = classes[int(number)] if number >= 0 and number == int(number) else None
         place = _pixels((cx - w / 2) * size[0], (cy - h / 2) * size[1], w * size[0], h * size[1])
     except (ValueError, IndexError, TypeError, OverflowError):
         return f.wrong(where, f"this is no box of one of {len(classes)} classes in a picture that can be opened", row)
@@ -215,7 +225,7 @@ def write_yolo(w: FolderWriter) -> None:
     w.text("data.yaml", yaml.safe_dump({**places, "nc": len(w.classes), "names": dict(enumerate(w.classes))}, sort_keys=False, allow_unicode=True))
     w.lines("classes.txt", w.classes)
 
-# %% ../nbs/18_tool_formats.ipynb #0729703b
+# %% ../nbs/18_tool_formats.ipynb #87059513
 def read_voc(f: FolderReader) -> tuple[list[Sample], list[str]]:
     "Every XML file of an annotation, and the pictures beside that have none."
     trees = {n: t for n in f.named(".xml") if (t := f.xml(n)).tag == "annotation"}
@@ -225,7 +235,7 @@ def read_voc(f: FolderReader) -> tuple[list[Sample], list[str]]:
             if split.setdefault(stem, posixpath.basename(n)[:-4]) != posixpath.basename(n)[:-4]:
                 f.wrong(n, f"this picture stands in {split[stem]} as well", stem, "Leave it in one of the lists.")
     corners = {n: [[o.findtext(f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")] for o in t.iterfind("object")] for n, t in trees.items()}
-    first = 0 if any(_below_one(v) for rows in corners.values() for c in rows for v in c) else 1
+    first = 0 if any(_below_one(v) for rows in corners.values() for c in rows for v in c[:2]) else 1
     stems = {posixpath.splitext(n)[0]: n for n in f.pictures}
     samples = [_voc_sample(f, n, tree, corners[n], first, split, stems) for n, tree in trees.items()]
     seen, homes = {s.path for s in samples}, {posixpath.dirname(s.item.url) for s in samples if s.path}
@@ -326,7 +336,7 @@ def write_voc(w: FolderWriter) -> None:
         w.lines(f"ImageSets/Main/{part}.txt", sorted(stems))
     w.lines("labelmap.txt", ["# label:color_rgb:parts:actions", *(f"{c}:::" for c in w.classes)])
 
-# %% ../nbs/18_tool_formats.ipynb #9e4ac599
+# %% ../nbs/18_tool_formats.ipynb #9bc211b9
 def read_labelstudio(f: FolderReader) -> tuple[list[Sample], list[str]]:
     "Tasks with their annotations, each a sample."
     heads = [t for n in f.files if n.endswith(".xml") and (t := f.xml(n)).tag == "View"]
@@ -341,7 +351,7 @@ def read_labelstudio(f: FolderReader) -> tuple[list[Sample], list[str]]:
             where = f"{name}: task {row.get('id', i) if isinstance(row, dict) else i}"
             try:
                 samples += _ls_task(f, where, row if "annotations" in row else _ls_full(row, kinds, where))
-            except (KeyError, TypeError, AttributeError, ValueError, IndexError) as e:
+            except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as e:
                 raise BadInput(f"{where}: this is not what Label Studio writes", f"{type(e).__name__} {e}", "Export the project as JSON again.") from e
     if any(isinstance(s.label, Boxes) for s in samples):  # an answer without a result means: none of them
         samples = [replace(s, label=Boxes(())) if s.label is None and s.meta.get("empty") else s for s in samples]
@@ -350,8 +360,8 @@ def read_labelstudio(f: FolderReader) -> tuple[list[Sample], list[str]]:
 
 def _ls_full(row: dict, kinds: dict, where: str) -> dict:
     "A row of the short JSON or of a table as a whole task."
-    row = {k: parse_json(v, where) if isinstance(v, str) and v[:1] in ("[", "{") else v for k, v in row.items() if v not in (None, "")}
-    data = {k: v for k, v in row.items() if isinstance(v, str) and suffix(v) in PICTURES}
+    row = {k: _ls_cell(v) for k, v in row.items() if v not in (None, "")}
+    data = {k: v for k, v in row.items() if isinstance(v, str) and (suffix(v) in PICTURES or k == "item")}
     results = []
     for key in row.keys() - data.keys() - {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}:
         value = row[key]
@@ -367,6 +377,18 @@ def _ls_full(row: dict, kinds: dict, where: str) -> dict:
     return {"id": row.get("id"), "data": data, "annotations": [about | {"result": results}]}
 
 
+def _ls_cell(value: Any) -> Any:
+    "What a cell says: the objects that Label Studio writes as JSON, or a text that only begins like one."
+    try:
+        told = json.loads(value) if isinstance(value, str) and value[:2] in ("[{", "[\"", '{"') else value
+    except (ValueError, RecursionError):
+        return value
+    return told if isinstance(told, dict) or isinstance(told, list) and all(isinstance(x, (dict, str)) for x in told) else value
+
+
+_LS = ("was_cancelled", "ground_truth", "lead_time", "created_at", "completed_by", "skip", "guide", "comment", "decision")  # of an answer; the last four are ours
+
+
 def _ls_task(f: FolderReader, where: str, task: dict) -> list[Sample]:
     words = [v for v in task["data"].values() if isinstance(v, str)]
     said = next((v for v in words if suffix(urlsplit(v).path) in PICTURES or "?d=" in v), task["data"].get("image", words[0]))
@@ -377,11 +399,16 @@ def _ls_task(f: FolderReader, where: str, task: dict) -> list[Sample]:
     if not all(size):
         size = next(((r["original_width"], r["original_height"]) for r in results if r.get("original_width")), size)
     samples, split = [], (task.get("meta") or {}).get("split")
+    about = {"task": task.get("id"), "image": said} | {k: task["data"][k] for k in ("item",) if k in task["data"]}
+    for p in (p for p in task.get("predictions") or [] if isinstance(p, dict) and p.get("result")):  # an export may hold their ids alone
+        if label := _ls_label(f, f"{where}, prediction", p["result"], size)[0]:
+            about.setdefault("predictions", []).append({"by": str(p.get("model_version") or ""), "label": label_to_dict(label)})
     for a in task["annotations"] or [{}]:
         who = a.get("completed_by")
-        who = who.get("email") or who.get("id") if isinstance(who, dict) else who
+        who = a.get("annotator") or (who.get("email") or who.get("id") if isinstance(who, dict) else who)
         label, other = _ls_label(f, where, a.get("result") or [], size)
-        meta = {k: a[k] for k in ("was_cancelled", "ground_truth", "lead_time", "created_at") if a.get(k)} | {"task": task.get("id"), "image": said}
+        shown = _ls_label(f, where, (a.get("prediction") or {}).get("result") or [], size)[0]
+        meta = {k: a[k] for k in _LS if a.get(k) is not None and a[k] is not False} | about | ({"suggestion": label_to_dict(shown)} if shown else {})
         meta |= ({"other": other} if other else {}) | ({"empty": True} if a and not a["result"] and not a.get("was_cancelled") else {})
         label = None if a.get("was_cancelled") else label
         samples.append(f.sample(found, path, label, SPLITS.get(split), size, annotator="" if who is None else str(who), meta=meta))
@@ -409,17 +436,22 @@ def _ls_label(f: FolderReader, where: str, results: list, size: tuple) -> tuple[
         return Boxes(tuple(boxes)), other
     return Choice(tuple(rows["choices"])) if rows["choices"] else Text("\n".join(rows["textarea"])) if rows["textarea"] else None, other
 
-# %% ../nbs/18_tool_formats.ipynb #29a7d269
+# %% ../nbs/18_tool_formats.ipynb #5341a41b
 def write_labelstudio(w: FolderWriter) -> None:
     "`tasks.json` to import, `config.xml` for the labelling interface, and pictures for its local storage."
     tasks: dict[str, dict] = {}
     for number, s in enumerate(w.each(), 1):
         address = f"/data/local-files/?d=images/{w.put(s, 'images')}"
-        task = tasks.setdefault(s.item.id, {"id": len(tasks) + 1, "data": {"image": address}, "meta": {"split": s.split} if s.split else {}, "annotations": []})
+        data = {"image": address} | {k: s.meta[k] for k in ("item",) if k in s.meta}
+        task = tasks.setdefault(s.item.id, {"id": len(tasks) + 1, "data": data, "meta": {"split": s.split} if s.split else {}, "annotations": [], "predictions": []})
+        told = [(p["by"], label_from_dict(p["label"])) for p in s.meta.get("predictions", ())]
+        task["predictions"] = task["predictions"] or [{"model_version": by, "result": _ls_results(w, replace(s, label=label))} for by, label in told]
         if s.label or s.meta.get("was_cancelled"):
-            more = {k: s.meta[k] for k in ("was_cancelled", "ground_truth", "lead_time", "created_at") if k in s.meta}
-            who = int(s.annotator) if re.fullmatch(r"0|[1-9]\d{0,8}", s.annotator) else {"email": s.annotator} if s.annotator else None
-            task["annotations"].append({"id": number, "completed_by": who, "result": _ls_results(w, s) + s.meta.get("other", []), **more})
+            shown = label_from_dict(s.meta["suggestion"]) if s.meta.get("suggestion") else None
+            more = {"ground_truth": False} | {k: s.meta[k] for k in _LS if k in s.meta} | ({"prediction": {"result": _ls_results(w, replace(s, label=shown))}} if shown else {})
+            known = re.fullmatch(r"(0|[1-9]\d{0,8})|(\S+@\S+)|", s.annotator)
+            who = {"completed_by": (int(known[1]) if known[1] else {"email": known[2]} if known[2] else None)} if known else {"annotator": s.annotator}
+            task["annotations"].append({"id": number, **who, "result": _ls_results(w, s) + s.meta.get("other", []), **more})
     w.text("tasks.json", json.dumps(list(tasks.values()), indent=1, ensure_ascii=False))
     parts = [_node("Image", name="image", value="$image")]
     if "boxes" in w.kinds:

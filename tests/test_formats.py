@@ -191,6 +191,13 @@ def test_a_voc_folder_that_counts_from_zero_gives_itself_away(tmp_path):
     assert (a[0].x, a[0].w, b[0].x, b[0].w, a[1]) == (0, 64, 1, 63, Box(10, 30, 10, 1, "house"))
 
 
+def test_a_box_in_the_first_pixel_does_not_count_from_zero(tmp_path):
+    given = samples_of("boxes", tmp_path / "in", 0)[:1]
+    given = [replace(given[0], label=Boxes((Box(0, 0.1, 0.5, 0.4, "zebra"), Box(3, 3, 9, 9, "train"))))]
+    found, _ = read_format("voc", write_format("voc", tmp_path / "out", given, CLASSES))
+    assert near(found[0].label, given[0].label, 1e-6)
+
+
 def test_voc_lists_give_the_split_and_may_not_contradict_each_other(tmp_path):
     place(tmp_path, Annotations__a_dot_xml="voc.xml", JPEGImages__a_dot_png=None)
     lists = tmp_path / "ImageSets/Main"
@@ -295,6 +302,72 @@ def test_a_csv_keeps_several_annotators_line_ends_and_what_else_is_known(tmp_pat
     assert len(list((folder / "images").iterdir())) == 1, "one picture, once"
     with open(folder / "labels.csv", newline="") as f:
         assert [r["label"] for r in csv.DictReader(f)] == ["one\r\ntwo\n", ""]
+
+
+def test_a_csv_has_columns_for_what_is_known_of_an_answer(tmp_path):
+    (s,) = samples_of("text", tmp_path / "in", 0)[:1]
+    known = {"item": "abc", "created_at": "2026-01-01T00:00:00Z", "lead_time": 2.5, "skip": "=dark", "suggestion": {"kind": "text", "text": "x"}, "guide": 3}
+    folder = write_format("csv", tmp_path / "out", [replace(s, meta=known | {"more": [1]})], CLASSES)
+    with open(folder / "labels.csv", newline="") as f:
+        (row,) = csv.DictReader(f)
+    assert {k: row[k] for k in ("item", "created", "seconds", "skip", "guide", "meta")} == {
+        "item": "abc", "created": "2026-01-01T00:00:00Z", "seconds": "2.5", "skip": "'=dark", "guide": "3", "meta": '{"more": [1]}'}  # fmt: skip
+    assert read_format("csv", folder)[0][0].meta == known | {"more": [1]}
+    (folder / "labels.csv").write_text("file,label,seconds\na.png,sun,two\n")
+    with pytest.raises(BadInput, match="labels.csv, line 2, seconds: this is no JSON"):
+        read_format("csv", folder)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "'=1", "''=1", "-5", "+5", "@a", "\tb", "\r=c", "＝1", "'plain", "=", "'"])
+def test_no_cell_is_a_formula_and_every_cell_comes_back(cell, tmp_path):
+    (s,) = samples_of("choice", tmp_path / "in", 0)[:1]
+    given = replace(s, annotator=cell, item=replace(s.item, caption=cell, author=cell), meta={"skip": cell, "item": cell})
+    folder = write_format("csv", tmp_path / "out", [given], CLASSES)
+    with open(folder / "labels.csv", newline="") as f:
+        assert not [c for row in csv.reader(f) for c in row if c[:1] in tuple("=+-@\t\r\n＝")]
+    (found,), _ = read_format("csv", folder)
+    assert (found.annotator, found.item.caption, found.item.author, found.meta) == (cell, cell, cell, {"skip": cell, "item": cell})
+
+
+def test_a_size_that_somebody_else_knows(tmp_path):
+    place(tmp_path, data_dot_yaml="yolo.yaml", train__labels__a_dot_txt="yolo.txt")
+    (tmp_path / "train/labels/b.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    known = {"a": (64, 48)}
+    with pytest.raises(BadInput, match="train/labels/b.txt: its picture is not here"):
+        read_format("yolo", tmp_path, sizes=lambda name: known.get(name, (None, None)))
+    known["b"] = (100, 10)
+    a, b = read_format("yolo", tmp_path, sizes=known.get)[0]
+    assert a.label.boxes[0] == Box(24, 12, 16, 24, "house") and b.label.boxes == (Box(25, 2.5, 50, 5, "sun"),) and (b.path, b.item.width) == (None, 100)
+
+
+def test_labelstudio_reads_predictions_and_the_one_that_was_shown(tmp_path):
+    choice = lambda name: [{"id": "c", "type": "choices", "value": {"choices": [name]}}]
+    task = {"id": 1, "data": {"image": "a.png", "item": "abc"}, "predictions": [5, {"model_version": "m1", "result": choice("dog")}, {"result": []}],
+            "annotations": [{"completed_by": 1, "result": choice("cat"), "prediction": {"result": choice("dog")}, "lead_time": 0.0, "skip": "", "guide": 2}]}  # fmt: skip
+    (tmp_path / "t.json").write_text(json.dumps([task]))
+    (s,), classes = read_format("labelstudio", tmp_path)
+    assert s.label == Choice(("cat",)) and s.meta["suggestion"] == {"kind": "choice", "names": ("dog",)} and s.meta["item"] == "abc"
+    assert s.meta["predictions"] == [{"by": "m1", "label": {"kind": "choice", "names": ("dog",)}}] and (s.meta["lead_time"], s.meta["guide"]) == (0.0, 2)
+    (again,), _ = read_format("labelstudio", write_format("labelstudio", tmp_path / "out", [s], ["cat", "dog"], pictures=False))
+    assert {k: again.meta[k] for k in ("suggestion", "predictions", "item", "guide")} == {k: s.meta[k] for k in ("suggestion", "predictions", "item", "guide")}
+
+
+def test_labelstudio_knows_people_by_number_or_address(tmp_path):
+    (s,) = samples_of("choice", tmp_path / "in", 0)[:1]
+    names = ["1", "ada@example.org", "Ada", "import:2", ""]
+    folder = write_format("labelstudio", tmp_path / "out", [replace(s, annotator=n) for n in names], CLASSES)
+    ((task,), (found, _)) = json.loads((folder / "tasks.json").read_text()), read_format("labelstudio", folder)
+    assert [a.get("completed_by") for a in task["annotations"]] == [1, {"email": "ada@example.org"}, None, None, None]
+    assert [f.annotator for f in found] == names and not any(a["ground_truth"] for a in task["annotations"]), "without a word Label Studio takes it for the truth"
+
+
+@pytest.mark.parametrize("text", ["[abc", "{x", "[1, 2]", "[]", '["', "{}", '{"a": 1', "[[1]]"])
+def test_a_transcription_that_begins_like_json_is_a_transcription(text, tmp_path):
+    with open(tmp_path / "t.csv", "w", newline="") as f:
+        csv.writer(f).writerows([("id", "image", "transcription", "annotator"), ("1", "/data/upload/1/a.png", text, "1")])
+    (tmp_path / "t.json").write_text(json.dumps([{"id": 1, "image": "/data/upload/1/a.png", "transcription": text, "annotator": 1}]))
+    for name in ("t.csv", "t.json"):
+        assert read_format("labelstudio", tmp_path / name)[0][0].label == Text(text)
 
 
 def test_class_folders_with_and_without_splits(tmp_path):
