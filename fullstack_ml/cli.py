@@ -16,9 +16,10 @@ from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/90_cli.ipynb #415079df
+# %% ../nbs/90_cli.ipynb #0a975285
 _ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve")
 _OTHERS = {
+    "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
     "rerun": "execute a stage's run notebook with overrides; leaves notebook and page beside the artefact",
     "lineage": "what an artefact came from, down to page, author and licence",
@@ -105,7 +106,7 @@ def stage_help(
         f"As an executed notebook: fsml rerun {stage} [key=value ...]",
     ])  # fmt: skip
 
-# %% ../nbs/90_cli.ipynb #3737f68a
+# %% ../nbs/90_cli.ipynb #093ec78a
 def run(
     argv: Sequence[str],  # without the program's name
 ) -> None:
@@ -113,7 +114,11 @@ def run(
     from importlib import import_module
 
     command, *rest = argv
-    if command == "loop":
+    if command == "annotate-app":
+        from fullstack_ml.core import compose_cfg
+
+        import_module("fullstack_ml.apps.annotate_app").annotate_app(compose_cfg("annotate", rest))
+    elif command == "loop":
         from fullstack_ml.loop import loop
 
         loop(rest)
@@ -312,14 +317,14 @@ _VERSION_ACTS = {
     "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _sweep, "delete": _delete,
 }  # fmt: skip
 
-# %% ../nbs/90_cli.ipynb #60047544
+# %% ../nbs/90_cli.ipynb #1a6f7412
 def main(
     argv: Sequence[str] | None = None,  # None: of this process
 ) -> int:  # the exit code
     "The entry point `fsml`."
     argv = list(sys.argv[1:] if argv is None else argv)
     known = commands()
-    about = "\n".join(f"  {name:<10}{text}" for name, text in known.items())
+    about = "\n".join(f"  {name:<14}{text}" for name, text in known.items())
     parser = argparse.ArgumentParser(
         prog="fsml", add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter, usage="fsml <command> [key=value ...]",
         description="From a sentence of requirement to a served, versioned endpoint.",
@@ -345,6 +350,7 @@ def main(
 
 
 _USAGE = {
+    "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
     "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"

@@ -30,7 +30,7 @@ from .records import Annotation, Database, Label, label_from_dict, label_to_dict
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-# %% ../nbs/53_leases.ipynb #497b5843
+# %% ../nbs/53_leases.ipynb #c489bba5
 @dataclass(frozen=True)
 class Assigned:
     "A task that is held for somebody. It never says whether its answer is known."
@@ -84,7 +84,7 @@ def _statements(db: Database) -> SimpleNamespace:
         pool=pool.with_for_update(skip_locked=True), pool_of_one=pool.where(~sa.exists().where(*mine)).with_for_update(skip_locked=True),
         past=sa.select(a.c.item_id, a.c.annotator, a.c.state, a.c.id).where(a.c.project == b("project"), some(a.c.item_id), some(a.c.annotator)),
         items=sa.select(it.c.id, it.c.width, it.c.height, it.c.mime, it.c.caption, it.c.state).where(some(it.c.id)),
-        held=held.where(some(a.c.id), a.c.project == b("project")).order_by(t.c.id).with_for_update(),
+        held=held.where(some(a.c.id)).order_by(t.c.id).with_for_update(),  # SQLite would walk through all of the project for one more clause
         known=sa.select(n.c.id, n.c.item_id, n.c.annotator).where(some(n.c.id)),
         ended=a.update().where(a.c.id == b("key")).values({k: b(f"b_{k}") for k in ("state", "reason", "ended", "seconds")}),
     )  # fmt: skip
@@ -350,7 +350,7 @@ def _take(self: Queue, g: Given, held: Mapping, items: Mapping, known: Mapping, 
         free[row["item_id"]] -= 1
     return "late" if late else "stored", {"state": "answered", "reason": ""}, label, {**meta, "late": True} if late else meta
 
-# %% ../nbs/53_leases.ipynb #c176ebef
+# %% ../nbs/53_leases.ipynb #ae9fd90c
 @patch
 def submit(
     self: Queue,
@@ -361,8 +361,8 @@ def submit(
 
     def work(tx: "sa.Connection") -> list[Result]:
         project, clock = self._read(tx), datetime.now(timezone.utc)
-        held = tx.execute(sql.held, {"ids": list({g.assignment for g in given}), "project": project.id}).mappings()
-        held = {r["id"]: dict(r) for r in held}
+        held = tx.execute(sql.held, {"ids": list({g.assignment for g in given})}).mappings()
+        held = {r["id"]: dict(r) for r in held if r["project"] == project.id}
         free, before = Counter({r["item_id"]: r["free"] for r in held.values()}), {id: r["state"] for id, r in held.items()}
         items = {i.id: i for i in tx.execute(sql.items, {"ids": list(free)})}
         known = {i: (item, who) for i, item, who in tx.execute(sql.known, {"ids": list({g.id for g in given})})}

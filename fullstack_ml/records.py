@@ -522,7 +522,7 @@ def find_parents(cfg: "DictConfig") -> dict[str, Manifest]:  # kind -> artefact
     "What the section `parents` of a configuration refers to."
     return {kind: find_artifact(cfg, kind, ref) for kind, ref in (cfg.get("parents") or {}).items()}
 
-# %% ../nbs/01_records.ipynb #0cc26831
+# %% ../nbs/01_records.ipynb #33f45a8e
 def stage_key(
     kind: str,  # name of the stage, and of its module
     cfg: "DictConfig",
@@ -532,7 +532,7 @@ def stage_key(
     direct = {k: parents[k] for k in cfg.get("parents") or {} if k in parents}
     named = re.findall(r'"_target_": "([\w.]+)\.\w+"', json.dumps([public(cfg), *(p.config for p in direct.values())], default=str))
     code = code_hash([f"fullstack_ml.{kind}", *named])
-    what = {k: v for k, v in public(cfg).items() if k not in ("parents", "tracking") and (k != "problem" or kind == "problem")}
+    what = {k: v for k, v in public(cfg).items() if k not in ("parents", "tracking", "app") and (k != "problem" or kind == "problem")}
     return digest([kind, what, {k: p.id for k, p in direct.items()}, code]), code
 
 
