@@ -16,10 +16,11 @@ from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/90_cli.ipynb #0a975285
+# %% ../nbs/90_cli.ipynb #c7854e9e
 _ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve")
 _OTHERS = {
     "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
+    "answers": "a project's answers to a folder for other tools, and from their files",
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
     "rerun": "execute a stage's run notebook with overrides; leaves notebook and page beside the artefact",
     "lineage": "what an artefact came from, down to page, author and licence",
@@ -106,7 +107,7 @@ def stage_help(
         f"As an executed notebook: fsml rerun {stage} [key=value ...]",
     ])  # fmt: skip
 
-# %% ../nbs/90_cli.ipynb #093ec78a
+# %% ../nbs/90_cli.ipynb #db1beaf8
 def run(
     argv: Sequence[str],  # without the program's name
 ) -> None:
@@ -130,6 +131,8 @@ def run(
         _list(rest)
     elif command == "versions":
         _versions(rest)
+    elif command == "answers":
+        _answers(rest)
     elif command == "bento":
         _bento(rest)
     elif command in ("promote", "rollback"):
@@ -198,36 +201,65 @@ def _list(words: Sequence[str]) -> None:
     if not rows:
         print("Nothing has been made yet. Begin with: fsml loop")
 
-# %% ../nbs/90_cli.ipynb #3df5c981
+# %% ../nbs/90_cli.ipynb #ecb1daaf
 _VERSIONS = {  # command -> its words, and its options
     "log": ([], ["--name"]), "diff": (["old", "new"], ["--name", "--page"]), "tag": (["version", "tag"], ["--name", "--force"]),
     "checkout": (["version", "folder"], ["--name", "--format", "--where"]), "import": (["folder"], ["--name", "--format", "--licence"]),
     "verify": (["version"], ["--name", "--no-bytes"]), "gc": ([], ["--delete", "--alone"]), "delete": (["version"], ["--name"]),
 }  # fmt: skip
-_FLAGS = ("--force", "--no-bytes", "--delete", "--alone")
+_ANSWERS = {
+    "export": (["project", "folder"], ["--format", "--which", "--no-pictures"]),
+    "import": (["project", "path"], ["--format", "--annotator", "--add-items", "--licence"]),
+}
+_FLAGS = ("--force", "--no-bytes", "--delete", "--alone", "--no-pictures", "--add-items")
 
 
-def _versions(words: Sequence[str]) -> None:
-    from fullstack_ml.core import BadConfig, compose_cfg
+def _parsed(command: str, acts: dict, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:  # its words and options, and overrides
+    "Words of a command that has commands of its own; raises `BadConfig`."
+    from fullstack_ml.core import BadConfig
 
     def wrong(message: str) -> None:
-        raise BadConfig("These words make no sense", f"versions {' '.join(words)}", f"{message[:1].upper()}{message[1:]}. Write fsml {_USAGE['versions']}")
+        raise BadConfig("These words make no sense", f"{command} {' '.join(words)}", f"{message[:1].upper()}{message[1:]}. Write fsml {_USAGE[command]}")
 
     parser = argparse.ArgumentParser(add_help=False)
     parser.error = wrong
     commands = parser.add_subparsers(dest="act", required=True)
-    for name, (places, options) in _VERSIONS.items():
-        command = commands.add_parser(name, add_help=False)
-        command.error = wrong
+    for name, (places, options) in acts.items():
+        act = commands.add_parser(name, add_help=False)
+        act.error = wrong
         for place in places:
-            command.add_argument(place)
+            act.add_argument(place)
         for option in options:
-            command.add_argument(option, **({"action": "store_true"} if option in _FLAGS else {"required": option == "--format", "default": None}))
-    takes = {o for _, options in _VERSIONS.values() for o in options} - {*_FLAGS}
+            act.add_argument(option, **({"action": "store_true"} if option in _FLAGS else {"required": option == "--format", "default": None}))
+    takes = {o for _, options in acts.values() for o in options} - {*_FLAGS}
     given = [bool(re.match(r"[+~]{0,2}[\w.@/]+=", w)) and before not in takes for before, w in zip(["", *words], words)]  # a value may hold a = too
     args = parser.parse_args([w for w, is_override in zip(words, given) if not is_override])
-    overrides = [w for w, is_override in zip(words, given) if is_override] + ([f"name={args.name}"] if getattr(args, "name", None) else [])
-    _VERSION_ACTS[args.act](compose_cfg("dataset", overrides), args)
+    return args, [w for w, is_override in zip(words, given) if is_override]
+
+
+def _versions(words: Sequence[str]) -> None:
+    from fullstack_ml.core import compose_cfg
+
+    args, overrides = _parsed("versions", _VERSIONS, words)
+    _VERSION_ACTS[args.act](compose_cfg("dataset", overrides + ([f"name={args.name}"] if getattr(args, "name", None) else [])), args)
+
+
+def _answers(words: Sequence[str]) -> None:
+    from fullstack_ml.annotate import find_project
+    from fullstack_ml.blobs import BlobStore
+    from fullstack_ml.core import compose_cfg
+    from fullstack_ml.exchange import export_answers, import_answers
+    from fullstack_ml.records import open_database
+
+    args, overrides = _parsed("answers", _ANSWERS, words)
+    cfg = compose_cfg("annotate", overrides)
+    db, store = open_database(cfg.storage.url), BlobStore(cfg.storage.blobs)
+    project = find_project(db, args.project)
+    if args.act == "export":
+        print(os.path.relpath(export_answers(db, project, store, args.folder, args.format, args.which or "answers", not args.no_pictures)))
+    else:
+        said = import_answers(db, project, args.path, args.format, args.annotator, store, args.add_items, args.licence or "", by="fsml")
+        print(", ".join(f"{n} {what}" for what, n in said.items() if isinstance(n, int)))
 
 
 def _version(cfg, ref: str):
@@ -317,7 +349,7 @@ _VERSION_ACTS = {
     "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _sweep, "delete": _delete,
 }  # fmt: skip
 
-# %% ../nbs/90_cli.ipynb #1a6f7412
+# %% ../nbs/90_cli.ipynb #1ead8d83
 def main(
     argv: Sequence[str] | None = None,  # None: of this process
 ) -> int:  # the exit code
@@ -351,6 +383,8 @@ def main(
 
 _USAGE = {
     "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
+    "answers": "answers export PROJECT FOLDER --format F [--which answers|consensus|decisions] [--no-pictures] |"
+    " import PROJECT PATH --format F [--annotator NAME] [--add-items] [--licence L]",
     "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"

@@ -140,3 +140,23 @@ def test_ctrl_c_says_that_the_same_command_carries_on(home):
 def test_a_reader_who_has_seen_enough_is_no_error():
     done = subprocess.run(f"{sys.executable} -m fullstack_ml.cli train --help | head -1", shell=True, capture_output=True, text=True)
     assert done.stdout.startswith("usage") and "Traceback" not in done.stderr
+
+
+def test_answers_go_out_and_come_back(home, capsys):
+    """What one person said goes to a file, and from there into another project, once."""
+    from fullstack_ml.annotate import Project, fill, save_project
+    from fullstack_ml.core import compose_cfg
+    from fullstack_ml.records import Annotation, Choice, Item, open_database
+
+    db = open_database(compose_cfg("annotate").storage.url)
+    items = [Item(url=f"http://a.example/{n}.png", source="s", sha256=f"{n:064x}", mime="image/png", width=8, height=8) for n in range(3)]
+    first, second = (save_project(db, Project(name, "choice", ("1", "7"), {"source": "s"})) for name in ("first", "second"))
+    db.add([*items, *(Annotation(i.id, "ada", Choice(("7",)), project=first.id) for i in items)])
+    fill(db, second)
+    assert cli.main(["answers", "export", "first", "out", "--format", "csv", "--no-pictures"]) == 0
+    for expected in ("3 answers", "0 answers, 3 known"):
+        assert cli.main(["answers", "import", "second", "out", "--format", "csv"]) == 0
+        assert expected in capsys.readouterr().out
+    assert {(a.annotator, str(a.label)) for a in db.get(Annotation, project=second.id)} == {("import:ada", "7")}
+    assert cli.main(["answers", "export", "nobody", "out2", "--format", "csv"]) == 3
+    assert cli.main(["answers", "export", "first", "out"]) == 2 and "--format" in capsys.readouterr().err
