@@ -7,16 +7,16 @@ __all__ = ['ROLES', 'SignedOut', 'Who', 'check_name', 'hash_password', 'check_pa
            'sign_in', 'find_session', 'sign_out', 'change_password', 'list_accounts', 'list_invitations', 'withdraw',
            'change_account']
 
-# %% ../nbs/65_accounts.ipynb #a989b004
+# %% ../nbs/65_accounts.ipynb #f51cd50a
 import re
 import secrets
 import time
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .annotate import transact
+from .annotate import read_projects, transact
 from .core import BadInput, NotFound, Refused, digest, sha256
 from .records import Database, now
 
@@ -106,7 +106,7 @@ def check_password(
     except (VerificationError, InvalidHashError):
         return False
 
-# %% ../nbs/65_accounts.ipynb #6010bd83
+# %% ../nbs/65_accounts.ipynb #7577b199
 def invite(
     db: Database,
     role: str,  # one of ROLES
@@ -170,16 +170,17 @@ def accept(
 
 
 def _is_free(db: Database, tx: "sa.Connection", name: str) -> bool:
-    "May a guest take this name? Not one under which answers lie already: they are those of a machine or of an import."
-    t = db.tables["annotation"]
-    return name.casefold() not in _MACHINES and ":" not in name and not tx.execute(t.select().where(t.c.annotator == name).limit(1)).first()
+    "May a guest take this name? Not one under which answers lie, or will: they are those of a machine or of an import."
+    t, said = db.tables["annotation"], {n for p in read_projects(db) for n in (p.rules.gold, p.rules.suggest)}
+    taken = _MACHINES | {n.casefold() for n in said}
+    return name.casefold() not in taken and ":" not in name and not tx.execute(t.select().where(t.c.annotator == name).limit(1)).first()
 
 
 def _end_sessions(db: Database, tx: "sa.Connection", name: str) -> None:
     t = db.tables["session"]
     tx.execute(t.delete().where(t.c.account == name))
 
-# %% ../nbs/65_accounts.ipynb #016d7f6d
+# %% ../nbs/65_accounts.ipynb #82ac0f60
 def sign_in(
     db: Database,
     name: str,
@@ -202,13 +203,19 @@ def find_session(
     token: str,  # from a cookie
 ) -> Who | None:  # None: there is no such session, or no longer
     "Who a token belongs to."
+    with db.engine.connect() as c:
+        row = c.execute(_session(db), {"key": sha256(token.encode()), "now": time.time()}).first()
+    return row and Who(*row)
+
+
+@lru_cache(8)
+def _session(db: Database) -> "sa.Select":
+    "The statement of every request; built once, as building costs more than running."
     import sqlalchemy as sa
 
     a, s = db.tables["account"], db.tables["session"]
     query = sa.select(a.c.name, a.c.role, s.c.expires).join(a, a.c.name == s.c.account)
-    with db.engine.connect() as c:
-        row = c.execute(query.where(s.c.id == sha256(token.encode()), s.c.expires > time.time(), a.c.state == "active")).first()
-    return row and Who(*row)
+    return query.where(s.c.id == sa.bindparam("key"), s.c.expires > sa.bindparam("now"), a.c.state == "active")
 
 
 def sign_out(

@@ -23,7 +23,7 @@ from .measures import Distance, align_characters, alpha_of, box_matches, charact
 from .measures import label_distance, unit_pairs, value_distances, wilson
 from .records import Annotation, Boxes, Choice, Label, Text, label_from_dict
 
-# %% ../nbs/52_agreement.ipynb #00ac74f7
+# %% ../nbs/52_agreement.ipynb #cebc8c41
 @dataclass
 class Answers:
     "Newest answers as numbers; equal labels share one."
@@ -70,10 +70,11 @@ def gather(
 ) -> Answers:
     "The answers that count."
     besides = set(besides)
-    known = [a for a in answers if a.annotator not in besides and not a.meta.get("decision")]
+    known = [a for a in answers if a.annotator not in besides and not a.meta.get("decision") and not a.meta.get("predicted")]
     kind = kind or max(Counter(a.label.kind for a in known).items(), key=lambda kn: kn[1], default=("",))[0]
     newest = {(a.item_id, a.annotator): a for a in sorted((a for a in known if a.label.kind == kind), key=lambda a: (a.created, a.id))}
-    rows, item, value = sorted(newest.values(), key=lambda a: (a.created, a.id)), {}, {}
+    rows = sorted((a for a in newest.values() if not a.meta.get("withdrawn")), key=lambda a: (a.created, a.id))
+    item, value = {}, {}
     people = {name: k for k, name in enumerate(sorted({a.annotator for a in rows}))}
     table = [(item.setdefault(a.item_id, len(item)), people[a.annotator], value.setdefault(_plain(a.label), len(value))) for a in rows]
     return Answers(rows, list(item), list(people), list(value), *np.array(table, np.int64).reshape(-1, 3).T, kind)
@@ -322,7 +323,7 @@ def pace(
     at = {k: datetime.fromtimestamp(k * width, timezone.utc).isoformat(timespec="seconds") for _, k in steps}
     return [{"annotator": who, "at": at[k], **_speed(s, pause)} for (who, k), s in sorted(steps.items())]
 
-# %% ../nbs/52_agreement.ipynb #bdeeaf21
+# %% ../nbs/52_agreement.ipynb #2114fcd9
 def _warn_people(found: Mapping) -> list[str]:
     said, people = [], found["people"]
     middle = statistics.median(speeds) if (speeds := [p["median_seconds"] for p in people if p["median_seconds"]]) else 0.0
@@ -334,7 +335,7 @@ def _warn_people(found: Mapping) -> list[str]:
             hurry = f", and takes {p['median_seconds']:.1f} s for an answer where {middle:.1f} s is usual" if hasty else ""
             said.append(f"{p['annotator']} is right on {share} of {p['gold_n']:,} gold items ({low} to {high}), the others on {_percent(right / n)}{hurry}.")
     for b in sorted(found["bias"], key=lambda b: -abs(b["z"])):
-        if abs(b["z"]) > 4 and abs(b["lean"]) > 0.01 and b["n"] >= 30:
+        if abs(b["z"]) > 4 and b["n"] >= 30 and abs(b["lean"]) > 0.01:
             more = "more" if b["lean"] > 0 else "less"
             shares = f"{_percent(b['said'] / b['n'])} instead of {_percent(b['meant'] / b['n'])}"
             said.append(f"{b['annotator']} says {b['name']} {more} often than the consensus: {shares}.")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'read_caption', 'read_sheet', 'answers_from_captions', 'answers_from_sheet', 'changed_answers', 'Rules',
-           'Project', 'transact', 'read_projects', 'find_project', 'save_project', 'recount', 'fill', 'tidy',
-           'check_label', 'overlap', 'partners', 'is_alike', 'all_alike', 'newest_answers', 'consensus', 'majority',
-           'read_scores', 'open_project', 'annotate']
+           'Project', 'transact', 'read_projects', 'find_project', 'save_project', 'lock_tasks', 'recount', 'fill',
+           'tidy', 'check_label', 'overlap', 'partners', 'is_alike', 'all_alike', 'newest_answers', 'consensus',
+           'majority', 'read_scores', 'open_project', 'annotate']
 
 # %% ../nbs/11_annotate.ipynb #0a19ecb1
 import contextlib
@@ -217,10 +217,10 @@ def save_project(db: Database, project: Project) -> Project:
 
     return transact(db, work)
 
-# %% ../nbs/11_annotate.ipynb #2c08cf5f
+# %% ../nbs/11_annotate.ipynb #3ece6591
 @lru_cache(8)
 def _counting(db: Database) -> tuple:
-    "How all tasks of a project or some are counted, and written; built once, as building costs more than running."
+    "How all tasks of a project or some are counted, locked, and written; built once, as building costs more than running."
     import sqlalchemy as sa
 
     t, a, b = db.tables["task"], db.tables["assignment"], sa.bindparam
@@ -229,7 +229,24 @@ def _counting(db: Database) -> tuple:
     held = t.outerjoin(a, (a.c.project == t.c.project) & (a.c.item_id == t.c.item_id))
     query = sa.select(*ours, *sums).select_from(held).where(t.c.project == b("project")).group_by(*ours)
     update = t.update().where(t.c.id == b("key")).values({k: b(f"b_{k}") for k in ("answers", "leases", "state")})
-    return query, query.where(t.c.item_id.in_(b("items", expanding=True))), update
+    lock = sa.select(t.c.id).where(t.c.project == b("project")).order_by(t.c.id).with_for_update()
+    some = t.c.item_id.in_(b("items", expanding=True))
+    return query, query.where(some), lock, lock.where(some), update
+
+
+def lock_tasks(
+    tx: "sa.Connection",
+    db: Database,
+    project: str,  # its id
+    items: Iterable[str] | None = None,  # None: all of the project
+) -> list[list[str] | None]:  # the items in parts that a statement takes
+    "Wait until nobody else changes some tasks; whoever changes an assignment has locked its task."
+    *_, every, some, _ = _counting(db)
+    items = None if items is None else sorted(set(items))
+    parts = [None] if items is None else [items[i : i + 5000] for i in range(0, len(items), 5000)]
+    for part in parts if db.url.get_backend_name() != "sqlite" else ():  # which locks all of it
+        tx.execute(every if part is None else some, {"project": project, "items": part})
+    return parts
 
 
 def recount(
@@ -239,9 +256,8 @@ def recount(
     items: Iterable[str] | None = None,  # None: all of the project
 ) -> list[dict]:  # of each task: id, item_id, gold, wanted, rank, answered, open, skipped
     "Count answers and leases again, and say which tasks have a free place."
-    every, some, update = _counting(db)
-    items = None if items is None else sorted(set(items))
-    parts = [None] if items is None else [items[i : i + 5000] for i in range(0, len(items), 5000)]
+    every, some, *_, update = _counting(db)
+    parts = lock_tasks(tx, db, project, items)
     found = [r for part in parts for r in tx.execute(every if part is None else some, {"project": project, "items": part}).mappings()]
 
     def state(r: Mapping) -> str:
@@ -252,7 +268,7 @@ def recount(
         tx.execute(update, [{"key": r["id"], "b_answers": int(r["answered"]), "b_leases": int(r["open"]), "b_state": state(r)} for r in found])
     return found
 
-# %% ../nbs/11_annotate.ipynb #7379c8a1
+# %% ../nbs/11_annotate.ipynb #a47a7fa4
 def _ranks(
     rules: Rules,
     ids: list[str],  # items, oldest first
@@ -268,6 +284,21 @@ def _ranks(
     return {i: first + n for n, i in enumerate(ids)}
 
 
+def _moved(
+    rules: Rules,
+    ids: list[str],  # items, oldest first
+    known: Mapping[str, float],  # ranks of the tasks that are there
+    scores: Mapping[str, float],
+) -> dict[str, float]:
+    "New ranks of tasks, where a manager has chosen another order, or a model is less sure of others."
+    if rules.order in ("sequence", "disagreement"):  # whole numbers, or the order was another one
+        ids = [i for i in ids if i in known] if any(rank % 1 for rank in known.values()) else []
+        ranks = _ranks(rules, [*ids, *(known.keys() - ids)] if ids else [], 0, {})
+    else:
+        ranks = _ranks(rules, [i for i in known if rules.order == "random" or i in scores], 0, scores)
+    return {i: rank for i, rank in ranks.items() if known[i] != rank}
+
+
 def fill(
     db: Database,
     project: Project,
@@ -276,7 +307,7 @@ def fill(
     "Make tasks of the items that the project's query names; again: of those that are new."
     import sqlalchemy as sa
 
-    it, t, a = (db.tables[name] for name in ("item", "task", "annotation"))
+    it, t, a, p = (db.tables[name] for name in ("item", "task", "annotation", "project"))
     rules, asked = project.rules, {k: v for k, v in project.query.items() if v is not None}
     if strangers := asked.keys() - {c.name for c in it.columns}:
         raise BadInput("An item has no such column", sorted(strangers)[0], f"Ask for one of {', '.join(c.name for c in it.columns)}.")
@@ -291,24 +322,28 @@ def fill(
     new = [i for i in ids if i not in known]
     n_gold = max(0, math.ceil(rules.gold_share * len(ids)) - sum(r.gold for r in known.values()))
     gold = set(sorted((i for i in new if i in sure), key=lambda i: digest(["gold", rules.seed, i]))[:n_gold])
-    ranks = _ranks(rules, new, 1 + max((r.rank for r in known.values()), default=0), scores or {})
+    moved = _moved(rules, ids, {i: r.rank for i, r in known.items()}, scores or {})
+    ranks = _ranks(rules, new, 1 + max((moved.get(i, r.rank) for i, r in known.items()), default=0), scores or {})
     rows = [{"id": digest([project.id, i])[:40], "project": project.id, "item_id": i, "rank": ranks[i], "gold": int(i in gold), "answers": 0, "leases": 0,
              "wanted": rules.wanted, "state": "gold" if i in gold else "open", "suggestion": said.get(i)} for i in new]  # fmt: skip
-    moved = {i: r for i, r in _ranks(rules, [*known], 0, scores).items() if i in scores} if scores and rules.order == "uncertain" else {}
-    stale = [{"key": r.id, "b_rank": moved.get(i, r.rank), "b_said": said.get(i)} for i, r in known.items() if i in moved or r.suggestion != said.get(i)]
+    stale = [{"key": r.id, "new": said.get(i)} for i, r in known.items() if r.suggestion != said.get(i)]
+    changes = [(t.c.rank, [{"key": known[i].id, "new": rank} for i, rank in moved.items()]), (t.c.suggestion, stale)]
     back = [i for i in ids if i in known and known[i].state == "withdrawn"]
-    moving = {"rank": sa.bindparam("b_rank"), "suggestion": sa.bindparam("b_said", type_=t.c.suggestion.type)}
-    change = t.update().where(t.c.id == sa.bindparam("key")).values(moving)
-    for n in range(0, max(len(rows), len(stale), 1), 5000):  # in parts: others wait while one is written
-        def work(tx: "sa.Connection") -> None:
-            for statement, part in ((t.insert(), rows[n : n + 5000]), (change, stale[n : n + 5000])):
-                if part:
-                    tx.execute(statement, part)
+    added = 0
+    for n in range(0, max(len(rows), len(stale), len(moved), 1), 5000):  # in parts: others wait while one is written
+        def work(tx: "sa.Connection") -> int:
+            row = tx.execute(p.select().where(p.c.id == project.id).with_for_update()).mappings().first()  # nobody changes the rules meanwhile
+            wanted = row["rules"]["wanted"] if row else rules.wanted
+            for column, changed in changes:
+                if changed[n : n + 5000]:
+                    change = t.update().where(t.c.id == sa.bindparam("key")).values({column: sa.bindparam("new", type_=column.type)})
+                    tx.execute(change, changed[n : n + 5000])
             if back and not n:
                 recount(tx, db, project.id, back)
+            return db.insert(tx, "task", [row | {"wanted": wanted} for row in rows[n : n + 5000]])
 
-        transact(db, work)
-    return len(rows)
+        added += transact(db, work)
+    return added
 
 # %% ../nbs/11_annotate.ipynb #e999d2aa
 def tidy(text: str) -> str:
@@ -356,23 +391,24 @@ def _fit(project: Project, box: Box, width: float, height: float) -> Box:
         raise BadInput("Nothing of this box is inside the picture", f"{box.name}: {sides}", "Draw it again.")
     return Box(round(x, 2), round(y, 2), round(w, 2), round(h, 2), box.name, tidy(box.text)[:1000])
 
-# %% ../nbs/11_annotate.ipynb #10e7a37c
+# %% ../nbs/11_annotate.ipynb #d5db4895
 def overlap(a: Box, b: Box) -> float:
     "Intersection over union of two boxes, 0 to 1."
     w, h = min(a.x + a.w, b.x + b.w) - max(a.x, b.x), min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    shared = max(w, 0) * max(h, 0)
-    return shared / (a.w * a.h + b.w * b.h - shared)
+    shared = w * h if w > 0 and h > 0 else 0.0
+    return shared and shared / (a.w * a.h + b.w * b.h - shared)
 
 
 def partners(
     a: Boxes,
     b: Boxes,
-    least: float = 0.5,  # intersection over union of partners, 0 to 1
+    least: float = 0.5,  # intersection over union of partners, above 0 and at most 1
 ) -> list[tuple[int, int, float]]:  # index in a, index in b, overlap; the best pairs first
     "Partners of the same name, each box at most once."
-    pairs = ((i, j, overlap(p, q)) for i, p in enumerate(a.boxes) for j, q in enumerate(b.boxes) if p.name == q.name)
+    pairs = [(overlap(p, q), i, j) for i, p in enumerate(a.boxes) for j, q in enumerate(b.boxes)
+             if p.name == q.name and p.x < q.x + q.w and q.x < p.x + p.w and p.y < q.y + q.h and q.y < p.y + p.h]  # fmt: skip
     found, left, right = [], set(), set()
-    for i, j, shared in sorted((p for p in pairs if p[2] >= least), key=lambda p: -p[2]):
+    for shared, i, j in sorted((p for p in pairs if p[0] >= least), key=lambda p: -p[0]):
         if i not in left and j not in right:
             found.append((i, j, shared))
             left.add(i)
@@ -383,7 +419,7 @@ def partners(
 def is_alike(a: Label, b: Label) -> bool:
     "Do two answers say the same?"
     if isinstance(a, Boxes) and isinstance(b, Boxes):
-        return a == b or len(a.boxes) == len(b.boxes) == len(partners(a, b))
+        return len(a.boxes) == len(b.boxes) and (a == b or len(a.boxes) == len(partners(a, b)))
     return a == b
 
 
@@ -391,7 +427,7 @@ def all_alike(labels: Sequence[Label]) -> bool:
     "Does everybody say the same?"
     return all(is_alike(labels[0], label) for label in labels[1:])
 
-# %% ../nbs/11_annotate.ipynb #bd5e891f
+# %% ../nbs/11_annotate.ipynb #a4bb3d67
 def newest_answers(
     annotations: Iterable[Annotation],  # in the order of time
 ) -> dict[str, dict[str, Annotation]]:  # item id -> annotator -> answer
@@ -406,14 +442,14 @@ def newest_answers(
 def consensus(
     annotations: Iterable[Annotation],  # in the order of time
     besides: Iterable[str] = (),  # checkers, whose answers do not count
-    weak: Iterable[str] = (),  # captions and models, who count only where nobody else has answered
+    weak: Iterable[str] = (),  # captions and models, who count only where nobody else has answered, as does what an import calls a prediction
 ) -> dict[str, dict]:  # item id -> label (None for a tie), annotators, agreement, n_answers, shares ((label, share) each), decided
     "One label per item: the newest decision, or else by majority."
     besides, weak, found = set(besides), set(weak), {}
     counted = [a for a in annotations if a.annotator not in besides]
     decisions = {a.item_id: a.label for a in counted if a.meta.get("decision")}
     for item_id, answers in newest_answers(counted).items():
-        answers = {who: a for who, a in answers.items() if who not in weak} or answers
+        answers = {who: a for who, a in answers.items() if who not in weak and not a.meta.get("predicted")} or answers
         labels = [a.label for a in answers.values()]
         label, share = (decisions[item_id], 1.0) if item_id in decisions else majority(labels)
         shares = [(said, n / len(labels)) for said, n in Counter(labels).most_common()]
@@ -424,16 +460,24 @@ def consensus(
 
 def majority(labels: list[Label]) -> tuple[Label | None, float]:  # the label, None for a tie, and its share
     "The label that most agree on."
-    if not any(isinstance(label, Boxes) for label in labels):
+    if len(labels) == 1 or not any(isinstance(label, Boxes) for label in labels):
         (label, n), *others = Counter(labels).most_common()
         return (None if others and others[0][1] == n else label), n / len(labels)
-    friends = [sum(is_alike(p, q) for q in labels) for p in labels]
-    shared = [sum(s for q in labels if isinstance(p, Boxes) and isinstance(q, Boxes) for *_, s in partners(p, q)) for p in labels]
+    alike, shared = [[p is q for q in labels] for p in labels], [0.0] * len(labels)
+    for i, j in itertools.combinations(range(len(labels)), 2):
+        p, q = labels[i], labels[j]
+        if not isinstance(p, Boxes) or not isinstance(q, Boxes):
+            continue
+        found = partners(p, q)
+        alike[i][j] = alike[j][i] = len(p.boxes) == len(q.boxes) == len(found)
+        for k in (i, j):
+            shared[k] += sum(s for *_, s in found)
+    friends = [sum(row) for row in alike]
     best = max(range(len(labels)), key=lambda k: (friends[k], shared[k]))
-    tie = any(friends[k] == friends[best] and not is_alike(labels[k], labels[best]) for k in range(len(labels)))
+    tie = any(friends[k] == friends[best] and not alike[best][k] for k in range(len(labels)))
     return (None if tie else labels[best]), friends[best] / len(labels)
 
-# %% ../nbs/11_annotate.ipynb #a20346d2
+# %% ../nbs/11_annotate.ipynb #0b19c815
 def read_scores(
     cfg: "DictConfig",  # for `storage`
     ref: str,  # an evaluate artefact: an id, or latest
@@ -478,11 +522,12 @@ def annotate(
     counted = [project] if project else [p for p in read_projects(db) if p.label_kind == kind and set(p.classes) <= set(classes)]
     said = db.get(Annotation, project=["", *(p.id for p in counted)])
     answers = [a for a in progress(said, "answers") if a.item_id in ids and a.label.kind == kind]
-    agreed, checks = consensus(answers, cfg.checkers, cfg.weak), consensus(a for a in answers if a.annotator in cfg.checkers)
-    gold = [a for a in answers if a.annotator in cfg.checkers]
+    weak, sure = ({*names, *(getattr(p.rules, rule) for p in counted)} - {""} for names, rule in ((cfg.weak, "suggest"), (cfg.checkers, "gold")))
+    agreed, checks = consensus(answers, cfg.checkers, weak), consensus(a for a in answers if a.annotator in cfg.checkers)
     quality = make(cfg.agreement)(
-        answers, classes=project.classes if project else classes, gold=gold, consensus=agreed, skips=_skips(db, counted), besides=cfg.checkers, kind=kind
-    )
+        answers, classes=project.classes if project else classes, gold=[a for a in answers if a.annotator in sure], consensus=agreed,
+        skips=_skips(db, counted), besides=sure, kind=kind,
+    )  # fmt: skip
     with draft("annotate", cfg, parents) as d:
         _write(d.dir, answers, agreed, checks)
         write_json(d.dir / "quality.json", quality)

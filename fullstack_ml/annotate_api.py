@@ -28,7 +28,7 @@ from .records import Database, Item, Label, label_from_dict, label_to_dict
 from .review import answer_question, ask, decide, disputes, list_questions, read_guide, write_guide
 from .web import Call, Gather, Known, h, told
 
-# %% ../nbs/68_annotate_api.ipynb #6ce54cc1
+# %% ../nbs/68_annotate_api.ipynb #c99ef6f6
 def whole(
     value: Any,  # out of JSON or of an address
     name: str,  # what it is, for the message
@@ -57,10 +57,11 @@ def words(
 def ids(
     value: Any,  # out of JSON
     name: str,  # what they are, for the message
+    most: int = 500,  # of them
 ) -> list[str]:
     "A list of hexadecimal ids; raises `BadInput`."
-    if not isinstance(value, list) or len(value) > 500 or not all(isinstance(v, str) and re.fullmatch("[0-9a-f]{8,64}", v) for v in value):
-        raise BadInput(f"{name} is no list of at most 500 ids", str(value)[:80], "Send the ids that the server gave.")
+    if not isinstance(value, list) or len(value) > most or not all(isinstance(v, str) and re.fullmatch("[0-9a-f]{8,64}", v) for v in value):
+        raise BadInput(f"{name} is no list of at most {most} ids", str(value)[:80], "Send the ids that the server gave.")
     return value
 
 
@@ -182,12 +183,13 @@ class Desk:
         except Exception:  # whoever asks next gets the error of the database
             room.until = 0.0
 
-# %% ../nbs/68_annotate_api.ipynb #4b810285
+# %% ../nbs/68_annotate_api.ipynb #868c43e1
 @patch
 async def next_items(self: Desk, call: Call) -> dict:
     "POST /api/p/{project}/next"
-    room, n = await self.room(call), whole(call.json.get("n", 8), "n", 1, 200)
-    given = await room.next((call.who.name, n))
+    room, n, have = await self.room(call), whole(call.json.get("n", 8), "n", 1, 200), call.json.get("have")
+    want = (call.who.name, n) if have is None else (call.who.name, n, ids(have, "have", 2000))  # a page that was loaded again says what it has
+    given = await room.next(want)
     return {"tasks": [_task(room, a) for a in given], "left": room.left, "lease": room.project.rules.lease, "guide": room.guide, "state": room.project.state}
 
 
@@ -258,7 +260,7 @@ def _shown(room: Room, item_id: str, sizes: dict) -> dict:
     width, height = sizes.get(item_id, (None, None))
     return {"width": width, "height": height, "picture": f"/p/{room.id}/items/{item_id}/picture"}
 
-# %% ../nbs/68_annotate_api.ipynb #e91089fb
+# %% ../nbs/68_annotate_api.ipynb #d84e86ea
 _KEEP = "private, max-age=86400, immutable"
 _REMEMBER = 60.0  # seconds that an item is taken to be in the project
 _PICTURES = {"image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"}
@@ -294,14 +296,18 @@ async def thumb(self: Desk, call: Call) -> Response:
     item = await self._item(call)
     name, has = item["sha256"], call.header("if-none-match")
     small = max(item["width"] or 9999, item["height"] or 9999) <= _SIDE
-    body = b"" if f'"t-{name}"' in has else self.thumbs.get(name) or await self.run(self._draw, name, small, pool=self.drawing)
+    if f'"t-{name}"' in has:
+        body = b""
+    elif small:
+        body = await self.run(self.store.get, name)
+    else:
+        body = self.thumbs.get(name) or await self.run(self._draw, name, pool=self.drawing)
     return Known(body, f'"t-{name}"', item["mime"] if small else "image/webp", _KEEP, has)
 
 
 @patch
-def _draw(self: Desk, name: str, small: bool) -> bytes:
-    body = self.store.get(name)
-    self.thumbs[name] = body = body if small else thumbnail(body, _SIDE)
+def _draw(self: Desk, name: str) -> bytes:
+    self.thumbs[name] = body = thumbnail(self.store.get(name), _SIDE)
     if len(self.thumbs) > 4000:
         self.thumbs.popitem(last=False)
     return body
@@ -329,7 +335,7 @@ def guide_html(
 
     return Markup(mistune.create_markdown(renderer=Renderer(escape=True), plugins=["table", "strikethrough"])(text))
 
-# %% ../nbs/68_annotate_api.ipynb #669c461a
+# %% ../nbs/68_annotate_api.ipynb #74459d67
 @patch
 async def guide(self: Desk, call: Call) -> dict:
     "GET /api/p/{project}/guide"
@@ -350,7 +356,7 @@ async def change_guide(self: Desk, call: Call) -> dict:
 @patch
 async def questions(self: Desk, call: Call) -> dict:
     "GET /api/p/{project}/questions"
-    room, item = await self.room(call), call.query.get("item") or None
+    room, item = await self.room(call), ids([i], "item")[0] if (i := call.query.get("item")) else None
     rows = await self.run(list_questions, self.db, room.project, item)
     return {"questions": [{**{k: v for k, v in r.items() if k not in ("project", "item_id")}, "item": r["item_id"]} for r in rows]}
 

@@ -158,7 +158,7 @@ def _when(created: str) -> str:
 def _until(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
-# %% ../nbs/67_annotate_pages.ipynb #05d02d21
+# %% ../nbs/67_annotate_pages.ipynb #25c8f0b7
 def sign_in_page(
     csrf: str,  # token
     next: str = "",  # where to go then
@@ -201,7 +201,8 @@ def me_page(
     "One's own account."
     old = h.input(name="old", type="password", required=True, autocomplete="current-password")
     new = h.input(name="new", type="password", required=True, minlength=8, maxlength=256, autocomplete="new-password")
-    change = form("/me", csrf, field("Present password", old), field("New password", new, "All your sessions end; sign in again."),
+    name = h.input(name="name", value=who.name, autocomplete="username", readonly=True, hidden=True)  # for a keeper of passwords
+    change = form("/me", csrf, name, field("Present password", old), field("New password", new, "All your sessions end; sign in again."),
                   h.button("Change", cls="btn primary"), cls="form")  # fmt: skip
     everywhere = form("/me/sign-out", csrf, h.button("Sign out everywhere", cls="btn danger"))
     return shell(who.name, h.section(h.h1(who.name), notice(error, "error"), change, cls="card"), h.section(everywhere, cls="card"), who=who, csrf=csrf, size="narrow")
@@ -314,7 +315,7 @@ def project_form(
     inside = form("/projects/new", csrf, basics, rules, h.div(h.button("Make the project", cls="btn primary"), h.a("Back", href="/", cls="btn quiet"), cls="form-foot"), cls="form")
     return shell("New project", head("New project"), notice(error, "error"), h.section(inside, cls="card"), who=who, csrf=csrf, at="projects")
 
-# %% ../nbs/67_annotate_pages.ipynb #fc4bcc37
+# %% ../nbs/67_annotate_pages.ipynb #1e88387f
 def manage_page(
     project: Project,
     progress: Mapping,  # of `review.progress_of`
@@ -327,7 +328,7 @@ def manage_page(
 ) -> Markup:
     "The manager's page of one project."
     at, is_open = f"/p/{project.id}", project.state == "open"
-    stats = [(progress[k], name) for k, name in (("items", "items"), ("full", "done"), ("open", "open"), ("skipped", "skipped"), ("answers", "answers"), ("disputed", "disputed"))]
+    names = (("items", "items"), ("full", "done"), ("open", "open"), ("gold", "gold"), ("skipped", "skipped"), ("answers", "answers"), ("disputed", "disputed"))
     state = form(f"{at}/state", csrf, h.button("Close" if is_open else "Open again", name="state", value="closed" if is_open else "open", cls="btn"),
                  data_confirm="Close the project? Nothing is handed out then." if is_open else None)
     fill = form(f"{at}/fill", csrf, h.button("Look for new items", cls="btn"))
@@ -336,7 +337,7 @@ def manage_page(
                  h.div(h.button("Save the rules", cls="btn primary"), cls="form-foot"), cls="form")  # fmt: skip
     return shell(
         "Manage", notice(said), notice(error, "error"), head(project.name, project.about, state, fill), facts,
-        h.div([h.div(h.b(n), h.span(name), cls="stat") for n, name in stats], cls="stats"), _pace(pace),
+        h.div([h.div(h.b(progress[k]), h.span(name), cls="stat") for k, name in names], cls="stats"), _pace(pace),
         h.div(h.section(h.h2("Rules"), rules, cls="card"), h.div(_out(at, formats), _in(at, csrf, formats), cls="stack"), cls="split"),
         who=who, csrf=csrf, project=project, at="manage",
     )  # fmt: skip

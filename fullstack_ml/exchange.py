@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['export_answers', 'export_zip', 'import_answers']
 
-# %% ../nbs/55_exchange.ipynb #2067bc7f
+# %% ../nbs/55_exchange.ipynb #58987b9b
 import contextlib
 import json
 import math
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from .annotate import Project, check_label, consensus, newest_answers, recount, transact
+from .annotate import Project, check_label, consensus, lock_tasks, newest_answers, recount, transact
 from .blobs import BlobStore
 from .core import BadInput, FsmlError, NotFound, Refused, TooLarge, digest, sha256
 from .formats import CLIMBS, FORMATS, PICTURES, SPLITS, Sample, file_names, read_format, suffix, used_classes, write_format
@@ -318,7 +318,7 @@ def _taken(project: Project, item: Item, s: Sample, format: str, annotator: str 
     _storable(label and label_to_dict(label))
     return Annotation(item.id, who, label, _moment(s.meta.get("created_at")), took, meta, "unnamed", project.id)
 
-# %% ../nbs/55_exchange.ipynb #28aa9a8e
+# %% ../nbs/55_exchange.ipynb #4242d189
 def _new(db: Database, project: Project, given: list[tuple[str, Annotation]]) -> tuple[list[Annotation], list[Annotation], int]:  # answers, skips, known
     "What the database does not hold yet, each with its id."
     last, stored, told, new, skips, known = {}, set(), {}, [], {}, 0
@@ -351,13 +351,12 @@ def _predicted(project: Project, item: Item, s: Sample, format: str) -> list[Ann
     for p in s.meta.get("predictions") or ():
         label = _checked(project, item, _fitted(label_from_dict(p["label"]), (s.item.width, s.item.height), item))
         who = f"import:{p['by'] or format}".replace("import:import:", "import:")[:120]
-        found.append(Annotation(item.id, who, label, meta={"import": format}, id=digest(["prediction", item.id, who, _storable(label_to_dict(label))])[:32]))
+        found.append(Annotation(item.id, who, label, meta={"import": format, "predicted": True}, id=digest(["prediction", item.id, who, _storable(label_to_dict(label))])[:32]))
     return found
 
-# %% ../nbs/55_exchange.ipynb #0a345dd1
-def _seats(db: Database, project: Project, answers: list[Annotation]) -> list[dict]:
-    "Rows of `assignment` for those who had none; whoever skipped after an answer has skipped."
-    held = {(r["item_id"], r["annotator"]) for r in _rows(db, "assignment", project)}
+# %% ../nbs/55_exchange.ipynb #bbaa1bdd
+def _seats(project: Project, answers: list[Annotation], held: set[tuple]) -> list[dict]:
+    "Rows of `assignment` for those (item, annotator) who had none; whoever skipped after an answer has skipped."
     last = {(a.item_id, a.annotator): a for a in sorted(answers, key=lambda a: (a.created, a.label is None))}
     ended = lambda a: ("answered", "") if a.label is not None else ("skipped", str(a.meta.get("skip") or "skipped")[:2000])
     return [{"project": project.id, "lease": 0.0, "id": digest([project.id, *key])[:40], "item_id": a.item_id, "annotator": a.annotator,
@@ -368,7 +367,7 @@ def _seats(db: Database, project: Project, answers: list[Annotation]) -> list[di
 def _write(db: Database, project: Project, items: list[Item], answers: list[Annotation], skips: list[Annotation], guesses: list[Annotation]) -> tuple[int, int]:
     "Everything in one transaction; how many answers and guesses were new."
     rows = [[{f.name: getattr(a, f.name) for f in fields(a)} | {"label": label_to_dict(a.label)} for a in found] for found in (answers, guesses)]
-    seats, t = _seats(db, project, [*answers, *skips]), db.tables["task"]
+    t, a, told = db.tables["task"], db.tables["assignment"], [*answers, *skips]
 
     def work(tx: "sa.Connection") -> tuple[int, int]:
         import sqlalchemy as sa
@@ -378,13 +377,23 @@ def _write(db: Database, project: Project, items: list[Item], answers: list[Anno
         task = {"project": project.id, "gold": 0, "answers": 0, "leases": 0, "wanted": project.rules.wanted, "state": "open", "suggestion": None}
         db.insert(tx, "task", [task | {"id": digest([project.id, i.id])[:40], "item_id": i.id, "rank": first + n} for n, i in enumerate(items)])
         added = tuple(db.insert(tx, "annotation", part) for part in rows)
+        lock_tasks(tx, db, project.id, {said.item_id for said in told})
+        seats = _seats(project, told, set(map(tuple, tx.execute(sa.select(a.c.item_id, a.c.annotator).where(a.c.project == project.id)))))
         db.insert(tx, "assignment", seats)
         recount(tx, db, project.id, {r["item_id"] for r in seats})
         return added
 
     return transact(db, work)
 
-# %% ../nbs/55_exchange.ipynb #a81ef049
+# %% ../nbs/55_exchange.ipynb #b6202c72
+def _is_person(db: Database, name: str) -> bool:
+    "Has somebody of this name an account, or been handed work?"
+    name, a, t = unicodedata.normalize("NFC", name).strip(), db.tables["account"], db.tables["assignment"]
+    with db.engine.connect() as c:
+        asked = (a.select().where(a.c.name == name), t.select().where(t.c.annotator == name, t.c.lease > 0))  # a lease of 0: imported
+        return any(c.execute(query.limit(1)).first() for query in asked)
+
+
 @contextlib.contextmanager
 def _naming(s: Sample) -> Iterator[None]:
     "Errors say which record they are about."
@@ -432,7 +441,7 @@ def _matched(places: _Places, samples: list[Sample]) -> list[Item]:
         raise BadInput(f"{len(lost)} pictures are not in the project", ", ".join(lost[:5]), remedy)
     return [places.items[min(ids)] for ids in found]
 
-# %% ../nbs/55_exchange.ipynb #b2779bbb
+# %% ../nbs/55_exchange.ipynb #847b44ec
 def import_answers(
     db: Database,
     project: Project,
@@ -446,6 +455,8 @@ def import_answers(
 ) -> dict:  # how many answers are new, how many known; records skipped, unlabelled, resized; items and suggestions that are new; answers by annotator
     "Answers from another tool, all of them or none; raises `BadInput` naming the record, `TooLarge`, `Refused` and `NotFound`."
     places, given, guesses, resized = _Places(_pictures(db, project)), [], [], 0
+    if annotator and _is_person(db, annotator):
+        raise Refused("Nobody answers in the name of somebody here", annotator, f"Leave the name out, or say import:{annotator}.")
     if add_items and store is None:
         raise BadInput("New pictures need a place", "store", "Name the blob store.")
     try:

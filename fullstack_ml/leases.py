@@ -30,7 +30,7 @@ from .records import Annotation, Database, Label, label_from_dict, label_to_dict
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-# %% ../nbs/53_leases.ipynb #c489bba5
+# %% ../nbs/53_leases.ipynb #49431fdb
 @dataclass(frozen=True)
 class Assigned:
     "A task that is held for somebody. It never says whether its answer is known."
@@ -85,6 +85,10 @@ def _statements(db: Database) -> SimpleNamespace:
         past=sa.select(a.c.item_id, a.c.annotator, a.c.state, a.c.id).where(a.c.project == b("project"), some(a.c.item_id), some(a.c.annotator)),
         items=sa.select(it.c.id, it.c.width, it.c.height, it.c.mime, it.c.caption, it.c.state).where(some(it.c.id)),
         held=held.where(some(a.c.id)).order_by(t.c.id).with_for_update(),  # SQLite would walk through all of the project for one more clause
+        mine=sa.select(a.c.id, a.c.item_id, a.c.annotator, t.c.suggestion).join(t, (t.c.project == a.c.project) & (t.c.item_id == a.c.item_id))
+        .where(a.c.project == b("project"), some(a.c.annotator), a.c.state == "open").order_by(a.c.created, t.c.rank),
+        held_by=sa.select(a.c.annotator, sa.func.count()).where(a.c.project == b("project"), some(a.c.annotator), a.c.state == "open").group_by(a.c.annotator),
+        renewed=a.update().where(some(a.c.id), a.c.state == "open").values(lease=b("until")),
         known=sa.select(n.c.id, n.c.item_id, n.c.annotator).where(some(n.c.id)),
         ended=a.update().where(a.c.id == b("key")).values({k: b(f"b_{k}") for k in ("state", "reason", "ended", "seconds")}),
     )  # fmt: skip
@@ -205,7 +209,7 @@ class _Deal:
         pool[:] = itertools.dropwhile(lambda p: p[0]["free"] <= 0, pool)
         return n
 
-# %% ../nbs/53_leases.ipynb #17191637
+# %% ../nbs/53_leases.ipynb #17c066dc
 @patch
 def _walk(self: Queue, tx: "sa.Connection", deal: _Deal, need: dict[int, int], state: str, below: float = -_FIRST) -> None:
     "Deal tasks of a state out, in the order of their rank, to those who need some."
@@ -257,30 +261,63 @@ def _deal(self: Queue, tx: "sa.Connection", deal: _Deal, need: dict[int, int]) -
         deal.cursors.pop(("open", names[k]), None)
     self._walk(tx, deal, again, "open")
     need.update(again)
-    for picks, golden in zip(deal.dealt, shown):  # nobody shall know them by their place
+    for k, (picks, golden) in enumerate(zip(deal.dealt, shown)):  # nobody shall know them by their place, or by coming alone at the end
+        if golden and len(picks) == len(golden) and need[k] > 0:
+            picks.clear()
+            deal.cursors["gold", names[k]] = self.cursors.get(("gold", names[k]), _FIRST)
+            continue
         for pick in golden:
             picks.remove(pick)
             picks.insert(random.randint(0, len(picks)), pick)
 
-# %% ../nbs/53_leases.ipynb #e16d9a86
+# %% ../nbs/53_leases.ipynb #ffc8fca6
+_MOST = 200  # open assignments of one person in a project
+
+
+@patch
+def _again(self: Queue, tx: "sa.Connection", deal: _Deal, need: dict[int, int], have: Sequence, until: float) -> list[list[tuple]]:  # assignment, task, item
+    "What people hold already and have lost sight of; and what they still need, so that nobody holds too much."
+    sql, names, there = _statements(self.db), [name for name, _ in deal.wants], set()
+    values, found = {"project": self.project.id, "annotators": list({names[k] for k in need})}, [[] for _ in names]
+    held = Counter(dict(tuple(r) for r in tx.execute(sql.held_by, values))) if need else {}
+    if any(have[k] is not None for k in need):
+        mine = tx.execute(sql.mine, values).mappings().all()
+        items = {i.id: i for i in tx.execute(sql.items, {"ids": [r["item_id"] for r in mine]}) if i.state == "kept"}
+        for k in (k for k in need if have[k] is not None):
+            there |= {*have[k]}
+            lost = [r for r in mine if r["annotator"] == names[k] and r["id"] not in there and r["item_id"] in items]
+            found[k] = [(r["id"], r, items[r["item_id"]]) for r in lost[: need[k]]]
+            there |= {id for id, *_ in found[k]}
+        given = {id for some in found for id, *_ in some}
+        if given and tx.execute(sql.renewed, {"ids": list(given), "until": until}).rowcount < len(given):  # a lease has ended meanwhile
+            still = {r["id"] for r in tx.execute(sql.mine, values).mappings()}
+            found = [[f for f in some if f[0] in still] for some in found]
+    for k in need:
+        need[k] = max(0, min(need[k] - len(found[k]), _MOST - held[names[k]]))
+        held[names[k]] += need[k]
+    return found
+
+
 @patch
 def next(
     self: Queue,
-    wants: Sequence[tuple[str, int]],  # annotator, and how many tasks
+    wants: Sequence[tuple],  # annotator, how many tasks, and, after a crash, the assignments that their page still has
 ) -> list[list[Assigned]]:  # for each; none: there is nothing for them now
     "Hold tasks for several people in one transaction."
     import sqlalchemy as sa
 
-    a, t = self.db.tables["assignment"], self.db.tables["task"]
+    a, t, wants, have = self.db.tables["assignment"], self.db.tables["task"], [w[:2] for w in wants], [w[2] if len(w) > 2 else None for w in wants]
     if (clock := time.monotonic()) > self.swept + 1:
         self.swept = clock
         self.sweep()
 
     def work(tx: "sa.Connection") -> tuple[_Deal, list]:
         rules, until = self._read(tx).rules, time.time() + self.project.rules.lease
-        need = {k: min(n, 100) for k, (who, n) in enumerate(wants) if n > 0 and self.idle.get(who, 0) <= clock and self.project.state == "open"}
+        asking = [k for k, (who, n) in enumerate(wants) if n > 0 and (have[k] is not None or self.idle.get(who, 0) <= clock)]
+        need = {k: min(wants[k][1], 100) for k in asking if self.project.state == "open"}
         places = [(state, wants[k][0]) for k in need for state in ("open", "gold")]
         deal = _Deal(list(wants), [[] for _ in wants], {place: self.cursors[place] for place in places if place in self.cursors})
+        found = self._again(tx, deal, need, have, until)
         self._deal(tx, deal, need)
         held = [[(id or secrets.token_hex(20), task, item) for task, item, id in picks] for picks in deal.dealt]
         row = {"project": self.project.id, "state": "open", "lease": until, "created": now(), "ended": "", "reason": "", "seconds": None}
@@ -295,15 +332,15 @@ def next(
         recount(tx, self.db, self.project.id, {task["item_id"] for picks in deal.dealt for task, *_ in picks})
         if deal.gone:
             tx.execute(t.update().where(t.c.id.in_(deal.gone)).values(state="withdrawn"))
-        shown = bool(rules.suggest) and not rules.blind
-        told = [[(task["suggestion"], item.caption) if shown else (None, "") for _, task, item in hold] for hold in held]
-        return deal, need, [[Assigned(id, item.id, item.width, item.height, item.mime, until, *more) for (id, _, item), more in zip(hold, tells)]
-                            for hold, tells in zip(held, told)]  # fmt: skip
+        tell = (lambda task, item: (task["suggestion"], item.caption)) if rules.suggest and not rules.blind else lambda task, item: ()
+        return deal, need, [[Assigned(id, item.id, item.width, item.height, item.mime, until, *tell(task, item)) for id, task, item in [*old, *hold]]
+                            for old, hold in zip(found, held)]  # fmt: skip
 
     with self.lock:
         deal, need, found = transact(self.db, work)
         self.cursors |= deal.cursors
-        self.idle |= {wants[k][0]: clock + 1 for k, n in need.items() if n > 0}
+        later = time.monotonic() + max(1, 10 * (time.monotonic() - clock))  # to look through much for nothing is not done all the time
+        self.idle |= {wants[k][0]: later for k, n in need.items() if n > 0}
     return found
 
 # %% ../nbs/53_leases.ipynb #dc2f45a4
@@ -350,7 +387,7 @@ def _take(self: Queue, g: Given, held: Mapping, items: Mapping, known: Mapping, 
         free[row["item_id"]] -= 1
     return "late" if late else "stored", {"state": "answered", "reason": ""}, label, {**meta, "late": True} if late else meta
 
-# %% ../nbs/53_leases.ipynb #ae9fd90c
+# %% ../nbs/53_leases.ipynb #333a2ea8
 @patch
 def submit(
     self: Queue,
@@ -368,6 +405,8 @@ def submit(
         known = {i: (item, who) for i, item, who in tx.execute(sql.known, {"ids": list({g.id for g in given})})}
         if back := {held[g.assignment]["item_id"] for g in given if g.label is None and before.get(g.assignment) == "answered"}:
             known |= {("label", said.item_id, said.annotator): said.label for said in answers_of(tx, self.db, project, back)}
+        last = {g.assignment: k for k, g in enumerate(given) if g.id in known}
+        known |= {g.id: (held[g.assignment]["item_id"], g.annotator) for k, g in enumerate(given) if g.label is None and k < last.get(g.assignment, 0)}
         results, rows, changed = [], [], {}
         for k, g in enumerate(given):
             try:
@@ -377,8 +416,11 @@ def submit(
                 continue
             results.append(Result(g.id, status))
             if values:
-                created = (clock + timedelta(microseconds=k)).isoformat(timespec="microseconds")  # of two in one call, one is the newer
                 row = changed[g.assignment] = held[g.assignment]
+                moment = clock + timedelta(microseconds=k)  # of two in one call, one is the newer
+                if row["ended"]:  # maybe by the clock of another machine, which is ahead
+                    moment = max(moment, datetime.fromisoformat(row["ended"]) + timedelta(microseconds=1))
+                created = moment.isoformat(timespec="microseconds")
                 row |= {**values, "ended": created, "seconds": g.seconds}
                 if label is not None:
                     known[g.id], known["label", row["item_id"], g.annotator] = (row["item_id"], g.annotator), label

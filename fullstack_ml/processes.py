@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bind', 'check_exposure', 'serve']
 
-# %% ../nbs/69_processes.ipynb #d80e59f6
+# %% ../nbs/69_processes.ipynb #8c3d6cd8
 import multiprocessing
 import os
 import signal
@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from .core import BadConfig, FsmlError, Unavailable
 from .web import Settings, Site
 
-# %% ../nbs/69_processes.ipynb #93b7cd57
+# %% ../nbs/69_processes.ipynb #f69c00c6
 def bind(
     host: str,  # 127.0.0.1: this machine only
     port: int,  # 0: any free one
@@ -47,6 +47,51 @@ def check_exposure(
         raise BadConfig("Others reach this address, and the site has no name", host, "Set app.hosts=[name.of.this.machine], or app.host=127.0.0.1.")
 
 
+@cache
+def _protocol(seconds: float) -> type:
+    "HTTP as uvicorn speaks it, for clients that say what they want within so many seconds and 64 kB."
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Patient(HttpToolsProtocol):
+        asking, size, inside = None, 0, False  # a timer and bytes until the headers of a request end; are they through, and its body not yet?
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.asking = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            if not self.inside:
+                self.size += len(data)
+                self.asking = self.asking or self.loop.call_later(seconds, self.transport.close)
+            super().data_received(data)
+            if self.asking and self.size > 2**16:
+                self.transport.abort()
+
+        def on_headers_complete(self) -> None:
+            self._heard()
+            self.inside = True
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self.inside = False
+            super().on_message_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._heard()
+            super().connection_lost(exc)
+
+        def _heard(self) -> None:
+            if self.asking:
+                self.asking.cancel()
+            self.asking, self.size = None, 0
+
+    return Patient
+
+
+def _speak(seconds: float, **given: Any) -> Any:
+    return _protocol(seconds)(**given)
+
+
 def _child(make: Callable[[], Site]) -> Site:
     "What a process serves; it ends when its parent has gone."
     def follow(parent: Any) -> None:
@@ -62,7 +107,7 @@ def _child(make: Callable[[], Site]) -> Site:
         time.sleep(1)  # the parent starts it again
         sys.exit(1)
 
-# %% ../nbs/69_processes.ipynb #97440cfc
+# %% ../nbs/69_processes.ipynb #40070b0e
 def serve(
     make: Callable[[], Site],  # called in each process; it must be picklable
     listen: socket.socket,  # what `bind` gave
@@ -81,7 +126,7 @@ def serve(
 
     config = uvicorn.Config(
         partial(_child, make), factory=True, workers=settings.workers, log_level="warning", access_log=False, server_header=False, ws="none",
-        proxy_headers=settings.behind_proxy, timeout_keep_alive=75, timeout_graceful_shutdown=10, timeout_worker_healthcheck=20,
+        proxy_headers=settings.behind_proxy, http=partial(_speak, settings.body_seconds), timeout_keep_alive=75, timeout_graceful_shutdown=10, timeout_worker_healthcheck=20,
     )  # fmt: skip
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

@@ -123,7 +123,7 @@ def serve_requests() -> None:
         write.write(struct.pack(">I", len(answer)) + answer)
         write.flush()
 
-# %% ../nbs/09_reader.ipynb #a43c7391
+# %% ../nbs/09_reader.ipynb #427c5d5a
 _ERRORS = {e.__name__: e for e in (BadInput, TooLarge, Refused, NotFound, Unavailable)}  # what a child may say; it does not choose what the parent calls
 
 
@@ -203,7 +203,7 @@ class Reader:
             if not future.done():  # else whoever asked has gone
                 future.set_exception(error) if error else future.set_result(answer)
 
-
+# %% ../nbs/09_reader.ipynb #bf6b56f7
 class Readers:
     "Some children that share the work."
 

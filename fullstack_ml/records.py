@@ -208,7 +208,7 @@ def _row(record: Any) -> dict:
     row = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "data"}
     return {**row, "label": label_to_dict(row["label"])} if "label" in row else row
 
-# %% ../nbs/01_records.ipynb #c373afd4
+# %% ../nbs/01_records.ipynb #1aa46f98
 class Database:
     "The nouns at rest, on SQLite, MariaDB/MySQL or PostgreSQL."
 
@@ -229,7 +229,9 @@ class Database:
             path = resolve_path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
             parsed = parsed.set(database=str(path))
-        self.url, self.metadata, self.engine = parsed, tables(), sa.create_engine(parsed, pool_pre_ping=True)
+        # a plan that PostgreSQL keeps from when a table was empty is slow when it is full
+        plain = {"prepare_threshold": None} if parsed.drivername == "postgresql+psycopg" else {}
+        self.url, self.metadata, self.engine = parsed, tables(), sa.create_engine(parsed, pool_pre_ping=True, connect_args=plain)
         self.tables = self.metadata.tables
         if parsed.get_backend_name() == "sqlite":
             sa.event.listen(self.engine, "connect", _tune_sqlite)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['write_guide', 'read_guide', 'ask', 'answer_question', 'list_questions', 'disputes', 'decide', 'progress_of']
 
-# %% ../nbs/54_review.ipynb #75dd4140
+# %% ../nbs/54_review.ipynb #2260f9fd
 import itertools
 import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from .annotate import Project, all_alike, check_label, majority, newest_answers, tidy, transact
@@ -116,7 +116,7 @@ def list_questions(
         rows = c.execute(query).mappings().all()
     return sorted(map(dict, rows), key=lambda r: bool(r["answer"]))
 
-# %% ../nbs/54_review.ipynb #ac1db027
+# %% ../nbs/54_review.ipynb #271a225e
 def _disputed(db: Database, project: Project, after: str = "") -> Iterable[tuple[Any, str, dict[str, Annotation]]]:
     "Task, why, and who says what, in the order of the items."
     import sqlalchemy as sa
@@ -173,9 +173,11 @@ def decide(
     task = _task(db, project, item_id)
     if id and not re.fullmatch("[0-9a-f]{32}", id):
         raise BadInput("This is no id of an answer", id, "Make 32 random hexadecimal digits.")
-    over = [a.id for a in newest_answers(db.get(Annotation, project=project.id, item_id=item_id)).get(item_id, {}).values()]
+    said = db.get(Annotation, project=project.id, item_id=item_id)
+    over = [a.id for a in newest_answers(said).get(item_id, {}).values()]
     meta = {"decision": True, "over": over, **({"comment": tidy(comment)[:4000]} if comment else {})}
-    created = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    before = max((datetime.fromisoformat(a.created) for a in said if a.meta.get("decision")), default=datetime.min.replace(tzinfo=timezone.utc))
+    created = max(datetime.now(timezone.utc), before + timedelta(microseconds=1)).isoformat(timespec="microseconds")  # clocks of two machines differ
     label = check_label(project, task.width, task.height, label)
     made = Annotation(item_id, by, label, created, meta=meta, id=id or secrets.token_hex(16), project=project.id)
     db.add([made])

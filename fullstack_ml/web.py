@@ -6,9 +6,10 @@
 __all__ = ['h', 'log', 'element', 'page', 'TooOften', 'told', 'error_answer', 'Settings', 'Limiter', 'Gather', 'Call', 'Rule',
            'route', 'Site', 'static_file', 'Known', 'Journal']
 
-# %% ../nbs/66_web.ipynb #bcf7ed02
+# %% ../nbs/66_web.ipynb #a3476ef1
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hmac
 import json
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from fastcore.basics import patch
 from markupsafe import Markup, escape
@@ -69,7 +70,7 @@ class _Elements:
 
 h = _Elements()
 
-# %% ../nbs/66_web.ipynb #5209dcce
+# %% ../nbs/66_web.ipynb #2abb1439
 def page(
     title: str,
     *body: Any,  # what stands in <main>
@@ -92,9 +93,12 @@ def page(
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str).encode("utf8", "replace")
+    return _ENCODER.encode(value).encode("utf8", "replace")
 
-# %% ../nbs/66_web.ipynb #99636c1f
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+
+# %% ../nbs/66_web.ipynb #2e7e1bc4
 log = logging.getLogger("fullstack_ml.web")
 
 
@@ -105,15 +109,25 @@ class TooOften(Refused):
 
 def told(error: BaseException) -> tuple[int, dict]:  # HTTP status, what to say
     "An error as `message`, `value` and `remedy`."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        log.error("no room: %s", error)
+        return told(Unavailable("The machine has no room left", None, "Try again later, and tell its owner."))
     if isinstance(error, FsmlError):
         value = None if error.value is None else str(error.value)[:200]
+        if isinstance(error, Unavailable) and value:  # a path, a database's address: for the log alone
+            log.warning("%s: %s", error.what, value)
+            value = None
         return error.status, {"message": f"{error.what}.", "value": value, "remedy": error.remedy, "kind": type(error).__name__}
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        return told(NotFound("There is no such page", None, "Go back, or begin at the start."))
     if isinstance(error, HTTPException):
         return error.status_code, {"message": f"{error.detail}.", "value": None, "remedy": "Look at the address and the method.", "kind": "HTTPException"}
     if type(error).__module__.startswith("sqlalchemy.") and type(error).__name__ in ("OperationalError", "InterfaceError", "TimeoutError"):
         log.warning("the database does not answer: %s", str(getattr(error, "orig", error))[:200])
         return told(Unavailable("The database does not answer", None, "Try again in a moment."))
     number = secrets.token_hex(4)
+    if hasattr(error, "hide_parameters"):  # of a statement: hashes and answers, which no log shall hold
+        error.hide_parameters = True
     log.error("error %s, which nobody foresaw", number, exc_info=error)
     return 500, {"message": "This is a mistake of the application.", "value": number, "remedy": "Tell its owner this number.", "kind": "InternalError"}
 
@@ -174,7 +188,7 @@ class Limiter:
             error.wait = int((1 - left) / self.rate) + 1
             raise error
 
-# %% ../nbs/66_web.ipynb #dedd03eb
+# %% ../nbs/66_web.ipynb #7352f01b
 class Gather:
     "Runs a function on many at once, for callers who each bring one."
 
@@ -182,10 +196,9 @@ class Gather:
         self,
         run: Callable[[list], Sequence],  # wants -> results in the same order; called in a thread
         pool: ThreadPoolExecutor,
-        wait: float = 0.0,  # seconds that the first of a batch waits for company
         most: int = 256,  # of one batch
     ):
-        self.run, self.pool, self.wait, self.most = run, pool, wait, most
+        self.run, self.pool, self.most = run, pool, most
         self.queue: deque[tuple[Any, asyncio.Future]] = deque()
         self.task: asyncio.Task | None = None
 
@@ -199,8 +212,6 @@ class Gather:
 
     async def _work(self) -> None:
         while self.queue:
-            if self.wait:
-                await asyncio.sleep(self.wait)
             batch = [self.queue.popleft() for _ in range(min(self.most, len(self.queue)))]
             results = await asyncio.get_running_loop().run_in_executor(self.pool, self._results, [want for want, _ in batch])
             for (_, done), result in zip(batch, results, strict=True):
@@ -214,7 +225,7 @@ class Gather:
             alone = len(wants) > 1 and isinstance(e, FsmlError) and not isinstance(e, Unavailable)
             return [self._results([want])[0] for want in wants] if alone else [e] * len(wants)
 
-# %% ../nbs/66_web.ipynb #60eefabf
+# %% ../nbs/66_web.ipynb #50bb4beb
 class Call:
     "One request."
 
@@ -237,14 +248,14 @@ class Call:
     @cached_property
     def query(self) -> dict[str, str]:
         "What stands behind the question mark."
-        return dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=100))
+        return _fields(self.scope["query_string"], "latin-1", "replace")
 
     @cached_property
     def token(self) -> str:
         "Of the session, or of the visit of a stranger."
         for part in self.header("cookie").split(";"):
             name, _, value = part.strip().partition("=")
-            if name == self.site.settings.cookie and re.fullmatch(r"[\w-]{43}", value, re.ASCII):
+            if name == self.site.cookie_name and re.fullmatch(r"[\w-]{43}", value, re.ASCII):
                 return value
         self.fresh = True
         return secrets.token_urlsafe(32)
@@ -270,23 +281,32 @@ class Call:
     def form(self) -> dict[str, str]:
         "The fields of a form; of those with one name, the last."
         if self.upload is not None:
-            return {k: v for k, v in self.upload.multi_items() if isinstance(v, str)}
-        try:
-            found = parse_qsl(self.body.decode(), keep_blank_values=True, max_num_fields=1000, errors="strict")
-        except ValueError as e:
-            raise BadInput("The form cannot be read", str(e)[:100], "Send it as application/x-www-form-urlencoded in UTF-8.") from e
-        return dict(found)
+            return _clean({k: v for k, v in self.upload.multi_items() if isinstance(v, str)})
+        return _fields(self.body, "utf8", "strict")
 
     def hidden(self) -> Markup:
         "The field that every form carries."
         return h.input(type="hidden", name="csrf", value=self.csrf)
 
-# %% ../nbs/66_web.ipynb #4cc0b6b4
+# %% ../nbs/66_web.ipynb #89bbdea1
+def _clean(found: dict[str, str]) -> dict[str, str]:
+    if any("\0" in v for v in found.values()):  # PostgreSQL keeps none
+        raise BadInput("A field holds the character NUL", None, "Leave it out.")
+    return found
+
+
+def _fields(body: bytes, charset: str, errors: str) -> dict[str, str]:
+    try:
+        return _clean(dict(parse_qsl(body.decode(charset), keep_blank_values=True, max_num_fields=100, errors=errors)))
+    except ValueError as e:
+        raise BadInput("These fields cannot be read", str(e)[:100], "Send at most 100, as application/x-www-form-urlencoded in UTF-8.") from e
+
+
 async def _pieces(call: Call, limit: float) -> AsyncIterator[bytes]:
     total, declared = 0, call.header("content-length")
-    refusal = TooLarge("The body is too large", None, f"The limit is {limit / 1024:g} kB.")
-    if declared.isdigit() and int(declared) > limit:
-        raise refusal
+    refusal = partial(TooLarge, "The body is too large", None, f"The limit is {limit / 1024:g} kB.")
+    if re.fullmatch(r"\d{1,18}", declared, re.ASCII) and int(declared) > limit:
+        raise refusal()
     while True:
         message = await call.receive()
         if message["type"] == "http.disconnect":
@@ -294,7 +314,7 @@ async def _pieces(call: Call, limit: float) -> AsyncIterator[bytes]:
         piece = message.get("body", b"")
         total += len(piece)
         if total > limit:
-            raise refusal
+            raise refusal()
         yield piece
         if not message.get("more_body"):
             return
@@ -319,7 +339,7 @@ async def _read(call: Call, rule: "Rule") -> None:
 def _check_origin(call: Call) -> None:
     "A browser says which site a form comes from; raises `Refused` where it is another."
     origin, site = call.header("origin"), call.header("sec-fetch-site")
-    if (origin and urlsplit(origin).netloc != call.header("host")) or (not origin and site not in ("", "same-origin", "none")):
+    if (origin and origin.partition("://")[2] != call.header("host")) or (not origin and site not in ("", "same-origin", "none")):
         raise Refused("This was sent by another site", origin or site, "Open the page here and try again.")
 
 
@@ -329,7 +349,7 @@ def _check_csrf(call: Call, rule: "Rule") -> None:
     if call.fresh or not isinstance(given, str) or not hmac.compare_digest(given.encode(), call.csrf.encode()):
         raise Refused("This page is too old, or the request does not come from it", None, "Load the page again.")
 
-# %% ../nbs/66_web.ipynb #8d4416d3
+# %% ../nbs/66_web.ipynb #cf4159cb
 @dataclass(frozen=True)
 class Rule:
     "What a route asks of a request before its handler sees it."
@@ -361,10 +381,12 @@ def route(
 _CSP = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 _SAFE = [(k.encode(), v.encode()) for k, v in {
     "content-security-policy": _CSP, "x-content-type-options": "nosniff", "referrer-policy": "same-origin", "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
 }.items()]  # fmt: skip
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "testserver"}
 
-# %% ../nbs/66_web.ipynb #4f10e628
+# %% ../nbs/66_web.ipynb #26016955
 class Site:
     "An ASGI application: routes with rules, and what all requests share."
 
@@ -380,6 +402,7 @@ class Site:
         self.routes = [*routes, *own]
         self.router = Router(self.routes, redirect_slashes=False)
         self.hosts = _LOOPBACK | set(settings.hosts)
+        self.cookie_name = "__Host-" * settings.cookie_secure + settings.cookie  # that prefix lets no neighbour set it
         self.sessions: OrderedDict[str, tuple[Who, float, str]] = OrderedDict()  # token -> who, until when, CSRF token
         self.limiter = Limiter(settings.per_second, 4 * settings.per_second)
         rate = settings.sign_in_per_minute
@@ -412,9 +435,9 @@ class Site:
     def cookie(self, token: str) -> str:
         "The header that gives a browser its session; an empty token takes it away."
         age = int(self.settings.session_days * 86400) if token else 0
-        return f"{self.settings.cookie}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax" + ("; Secure" if self.settings.cookie_secure else "")
+        return f"{self.cookie_name}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax" + ("; Secure" if self.settings.cookie_secure else "")
 
-# %% ../nbs/66_web.ipynb #188a3b85
+# %% ../nbs/66_web.ipynb #d73f420b
 @patch
 async def __call__(self: Site, scope: dict, receive: Callable, send: Callable) -> None:
     if scope["type"] == "lifespan":
@@ -427,15 +450,16 @@ async def __call__(self: Site, scope: dict, receive: Callable, send: Callable) -
         if message["type"] == "http.response.start":
             seen[0] = message["status"]
             given = message.get("headers", ())
-            message["headers"] = [*given, *(_SAFE if not any(k == _SAFE[0][0] for k, _ in given) else _SAFE[1:])]
+            names = {k for k, _ in given}
+            message["headers"] = [*given, *(s for s in _SAFE if s[0] not in names)]
         else:
             seen[1] += len(message.get("body", b""))
         await send(message)
 
     try:
-        host = Headers(scope=scope).get("host", "").lower()
-        if re.sub(r":\d+$", "", host) not in self.hosts:
-            raise Refused("This site is not called by this name", host[:100], "Call it by its own, or add the name to app.hosts.")
+        named = [v.decode("latin-1").lower() for k, v in scope["headers"] if k == b"host"]
+        if len(named) != 1 or re.sub(r":\d+$", "", named[0]) not in self.hosts:
+            raise Refused("This site is not called by this name", " ".join(named)[:100], "Call it by its own, or add the name to app.hosts.")
         await self.router(scope, receive, tell)
     except ConnectionError:  # nobody is left to be answered
         seen[0] = seen[0] or 499
@@ -459,14 +483,13 @@ async def _live(self: Site, receive: Callable, send: Callable) -> None:
     self.db.engine.dispose()
     await send({"type": "lifespan.shutdown.complete"})
 
-# %% ../nbs/66_web.ipynb #0c81f19c
+# %% ../nbs/66_web.ipynb #d6eea62a
 @patch
 async def answer(self: Site, endpoint: _Endpoint, scope: dict, receive: Callable, send: Callable) -> None:
     "Check what the rule says, call the handler, send what it returned."
     call, rule = Call(self, scope, receive), endpoint.rule
-    if rule.role != "anybody" or call.header("cookie"):
-        call.who = await self.who(call)
     if rule.role != "anybody":
+        call.who = await self.who(call)
         if not call.who:
             raise SignedOut("Nobody is signed in here", None, "Sign in.")
         self.limiter.take(call.who.name)
@@ -488,7 +511,6 @@ async def answer(self: Site, endpoint: _Endpoint, scope: dict, receive: Callable
             await call.upload.close()
     if not isinstance(made, Response):
         made = HTMLResponse(made) if isinstance(made, Markup) else Response(_json(made), media_type="application/json")
-        made.headers["cache-control"] = "no-store"
         if call.fresh and rule.role == "anybody" and isinstance(made, HTMLResponse):  # the form of a stranger is signed too
             made.headers["set-cookie"] = self.cookie(call.token)
     await made(scope, receive, send)

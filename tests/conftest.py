@@ -1,4 +1,5 @@
 """What several tests need: artefacts in a folder of their own, and databases where they answer."""
+import contextlib
 import os
 import socket
 import sys
@@ -55,24 +56,38 @@ SERVERS = {  # where a server usually listens, and how to get in without a secre
 }
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path):
-    """The address of an empty database of each system that answers; it is dropped afterwards."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
+@contextlib.contextmanager
+def empty_database(system: str, folder: Path):
+    """The address of an empty database of a system, if it answers; it is dropped afterwards."""
+    if system == "sqlite":
+        yield f"sqlite:///{folder}/test.db"
         return
     import sqlalchemy as sa
 
-    port, server = SERVERS[request.param]
+    port, server = SERVERS[system]
     if not answers(port):
-        pytest.skip(f"no {request.param} answers on 127.0.0.1:{port}")
+        pytest.skip(f"no {system} answers on 127.0.0.1:{port}")
     name, engine = f"fsml_test_{uuid.uuid4().hex[:10]}", sa.create_engine(server, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as c:
             c.exec_driver_sql(f"CREATE DATABASE {name}")
     except sa.exc.DBAPIError as e:
-        pytest.skip(f"{request.param} lets nobody in without a password: {type(e.orig).__name__}")
+        pytest.skip(f"{system} lets nobody in without a password: {type(e.orig).__name__}")
     yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
     with engine.connect() as c:
-        c.exec_driver_sql(f"DROP DATABASE {name}" + (" WITH (FORCE)" if request.param == "postgresql" else ""))
+        c.exec_driver_sql(f"DROP DATABASE {name}" + (" WITH (FORCE)" if system == "postgresql" else ""))
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path):
+    """The address of an empty database of each system that answers; it is dropped afterwards."""
+    with empty_database(request.param, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=["sqlite", *SERVERS])
+def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """The same for all tests of a file, which empty it themselves: to make tables takes a server longer than most tests."""
+    with empty_database(request.param, tmp_path_factory.mktemp("shared")) as url:
+        yield url

@@ -362,3 +362,18 @@ def test_a_hundred_thousand_answers_take_seconds():
     start = time.process_time()
     found = quality(answers, consensus=agreed, gold={str(k): Choice((f"c{k % 10}",)) for k in range(500)})
     assert time.process_time() - start < 10 and found["n_answers"] == 100_002 and len(found["pairs"]) == 435
+
+
+def test_what_was_taken_back_or_predicted_is_no_answer():
+    a, b = Choice(("a",)), Choice(("b",))
+    said = [Annotation("i", "ann", a, created="2026-01-01"), Annotation("i", "bob", b, created="2026-01-01"), Annotation("i", "import:yolo", b, created="2026-01-01", meta={"predicted": True}),
+            Annotation("i", "bob", b, created="2026-01-02", meta={"withdrawn": True})]  # fmt: skip
+    found = quality(said)
+    assert found["n_answers"] == 1 and [p["annotator"] for p in found["people"]] == ["ann"] and found["disputed"] == []
+
+
+def test_boxes_where_nobody_else_sees_any():
+    cat = Boxes((Box(1, 1, 5, 5, "cat"),))
+    said = [Annotation(f"i{k}", who, cat if who == "ann" else Boxes(()), created="2026-01-01") for k in range(40) for who in ("ann", "bob", "cid")]
+    found = quality(said, ["cat"])
+    assert found["bias"][0]["lean"] is None and json.dumps(found, allow_nan=False) and "cat" in quality_page(found)

@@ -1,7 +1,9 @@
 """Answers come together: captions by rule, corrections count, checkers stay out, and a second run adds nothing."""
 import csv
 import json
+import random
 import secrets
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -74,6 +76,21 @@ def test_a_caption_counts_only_where_nobody_has_looked():
     found = consensus(said, weak=["caption"])
     assert found["a"]["label"] == Choice(("7",)) and found["a"]["annotators"] == ["ada"] and found["a"]["n_answers"] == 1
     assert found["b"]["label"] == Choice(("2",))
+
+
+def test_what_a_model_predicted_elsewhere_does_not_vote_beside_people():
+    said = [Annotation("a", "import:yolo", Choice(("1",)), meta={"predicted": True}), Annotation("a", "ada", Choice(("7",))), Annotation("b", "import:yolo", Choice(("2",)), meta={"predicted": True})]
+    found = consensus(said)
+    assert (found["a"]["label"], found["a"]["annotators"], found["b"]["label"]) == (Choice(("7",)), ["ada"], Choice(("2",)))
+
+
+def test_thirty_thousand_boxes_agree_in_seconds():
+    rng, said = random.Random(0), []
+    for i in range(2000):
+        base = [(rng.random() * 500, rng.random() * 500, 20 + rng.random() * 60, 20 + rng.random() * 60, rng.choice("abc")) for _ in range(5)]
+        said += [Annotation(f"i{i}", who, Boxes(tuple(Box(x + rng.random() * 6, y, w, h, name) for x, y, w, h, name in base)), created="2026-01-01") for who in ("ada", "ben", "cy")]
+    began = time.process_time()
+    assert all(c["agreement"] == 1 for c in consensus(said).values()) and time.process_time() - began < 3, "with room to spare"
 
 
 def test_sheets_that_cannot_be_read(tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from html import unescape
 
 import httpx
@@ -19,7 +20,7 @@ from starlette.testclient import TestClient
 
 from fullstack_ml import accounts
 from fullstack_ml.accounts import change_account, invite
-from fullstack_ml.annotate import Rules
+from fullstack_ml.annotate import Rules, save_project
 from fullstack_ml.apps.annotate_app import make_site
 from fullstack_ml.records import Annotation, Item
 
@@ -185,6 +186,9 @@ def test_an_invitation_is_a_door_for_one(visit, made):
     csrf = csrf_of(guest.get(path).text)
     bad = guest.post(path, data={"csrf": csrf, "name": "truth", "password": PASSWORD})
     assert bad.status_code == 422 and "taken" in bad.text
+    save_project(made.db, replace(made.projects["choice"], rules=Rules(suggest="ocr-v2")))
+    bad = guest.post(path, data={"csrf": csrf, "name": "OCR-v2", "password": PASSWORD})
+    assert bad.status_code == 422 and "taken" in bad.text, "it will answer some day"
     assert guest.post(path, data={"csrf": csrf, "name": "Zoë", "password": PASSWORD}).status_code == 303
     assert "Zoë" in guest.get("/me").text
     assert visit().get(path).status_code == 404
@@ -307,6 +311,16 @@ def test_a_closed_project_hands_out_nothing(visit, made):
     assert len(ann.post(f"{api}/next", json={"n": 1}).json()["tasks"]) == 1
 
 
+def test_a_page_that_was_loaded_again_gets_back_what_it_had(visit, made):
+    ann, (api, _) = visit("ann"), place(made)
+    held = ann.post(f"{api}/next", json={"n": 3}).json()["tasks"]
+    assert not {t["id"] for t in ann.post(f"{api}/next", json={"n": 2}).json()["tasks"]} & {t["id"] for t in held}, "another tab"
+    again = ann.post(f"{api}/next", json={"n": 8, "have": [held[0]["id"]]}).json()["tasks"]
+    assert {t["id"] for t in held[1:]} < {t["id"] for t in again} and held[0]["id"] not in {t["id"] for t in again}
+    assert len({t["item"] for t in again}) == len(again) == 7
+    assert len(ann.post(f"{api}/next", json={"n": 8, "have": []}).json()["tasks"]) == 8
+
+
 # ---------------------------------------------------------------- pictures
 
 
@@ -339,7 +353,8 @@ def test_an_item_that_is_no_picture_is_not_served(visit, made):
 
 @pytest.mark.parametrize("body, status", [
     (b"", 200), (b"{}", 200), (b'{"n": 0}', 422), (b'{"n": 1e3}', 422), (b'{"n": true}', 422), (b'{"n": "8"}', 200), (b'{"n": null}', 422), (b'{"n": [1]}', 422),
-    (b"[]", 422), (b"7", 422), (b"nonsense", 422), (b'{"n": 1', 422), (b"\xff\xfe", 422), (b"[" * 4000, 422), (b" " * 5000, 413),
+    (b"[]", 422), (b"7", 422), (b"nonsense", 422), (b'{"n": 1', 422), (b"\xff\xfe", 422), (b"[" * 4000, 422), (b" " * 200_000, 413),
+    (b'{"have": null}', 200), (b'{"have": 7}', 422), (b'{"have": ["../x"]}', 422),
 ])  # fmt: skip
 def test_bodies_of_next(visit, made, body, status):
     got = visit("ann").post(f"{place(made)[0]}/next", content=body, headers={"content-type": "application/json"})
@@ -381,7 +396,7 @@ def test_huge_bodies_are_refused_while_they_are_read(visit, made):
     assert ann.post(f"{api}/answers", content=endless()).status_code == 413
     assert time.monotonic() - started < 10
     assert ann.post(f"{api}/answers", json={"answers": [{}] * 501}).status_code == 413
-    assert ann.post(f"{api}/next", content=b" " * 5000).status_code == 413
+    assert ann.post(f"{api}/next", content=b" " * 200_000).status_code == 413
 
 
 def test_what_people_write_is_shown_as_text(visit, made):
@@ -439,10 +454,82 @@ def test_every_answer_carries_the_headers_that_keep_a_page_safe(visit, made):
     assert visit("man").get(f"{at}/quality").headers["content-security-policy"].count("frame-ancestors 'none'") == 1
 
 
+def test_what_is_private_stays_out_of_caches(visit, made):
+    man, (api, at) = visit("man"), place(made)
+    for path in ("/", "/me", f"{at}/work", f"{at}/manage", f"{at}/quality", f"{api}/mine", f"{at}/export?format=csv", "/people", "/nowhere", f"{at}/items/{'0' * 16}/picture"):
+        assert man.get(path).headers["cache-control"] == "no-store", path
+    assert man.post("/me", data={"old": "wrong words here", "new": PASSWORD}).headers["cache-control"] == "no-store"
+    assert man.get(f"{at}/items/{made.items['choice'][0].id}/picture").headers["cache-control"].startswith("private")
+
+
+def test_a_cookie_over_https_is_of_this_host_alone(tmp_path):
+    made = make_annotation_fixture(tmp_path, n=1, app={"cookie_secure": True})
+    with TestClient(make_site(made.cfg), base_url="https://testserver", follow_redirects=False) as client:
+        got = client.get("/sign-in").headers["set-cookie"]
+        assert got.startswith("__Host-fsml_session=") and "; Secure" in got and "Path=/;" in got
+        sign_in(client, "ann")
+        assert client.get("/me").status_code == 200
+        token = client.cookies["__Host-fsml_session"]
+        client.cookies.clear()
+        assert client.get("/me", headers={"cookie": f"fsml_session={token}"}).status_code == 401
+
+
+def test_a_second_sign_in_ends_the_first(visit):
+    client = visit("ann")
+    first, client.headers["x-csrf"] = client.cookies["fsml_session"], ""
+    assert client.get("/sign-in").headers["location"] == "/"
+    csrf = csrf_of(client.get("/me").text)
+    assert client.post("/sign-in", data={"csrf": csrf, "name": "bob", "password": PASSWORD}, headers={"x-csrf": csrf}).status_code == 303
+    assert "bob" in client.get("/me").text
+    client.cookies.clear()
+    assert client.get("/me", headers={"cookie": f"fsml_session={first}"}).status_code == 401
+
+
+def test_a_link_of_somebody_else_does_not_speak_in_our_name(visit, made):
+    man, words = visit("man"), "/people?said=Call+0123"
+    assert "Call 0123" in man.get(words).text and "Call 0123" in man.get(words, headers={"sec-fetch-site": "same-origin"}).text
+    for site in ("cross-site", "none", "same-site"):
+        assert "Call 0123" not in man.get(words, headers={"sec-fetch-site": site}).text
+
+
+def test_a_stranger_cannot_make_a_mistake_of_ours(visit, made, caplog):
+    client = visit()
+    for path in ("/sign-in?" + "&".join(f"a{n}=1" for n in range(200)), "/sign-in?next=%00", "/join/%00", "/join/" + "%ff" * 20, "/%ff%00", "/p/%00/work", "/static/%00.css"):
+        assert client.get(path).status_code in (401, 404, 422), path
+    csrf = csrf_of(client.get("/sign-in").text)
+    for origin in ("http://[", "null", "http://", "http://testserver.evil.example", "http://testserver@evil.example"):
+        assert client.post("/sign-in", data={"csrf": csrf, "name": "ann", "password": PASSWORD}, headers={"origin": origin}).status_code == 403, origin
+    for name in ("\0", "ann\0", "x" * 60_000, "ﬀ" * 100, "\u202eann"):
+        assert client.post("/sign-in", data={"csrf": csrf, "name": name, "password": PASSWORD}).status_code in (401, 422), name
+    assert client.get("/healthz", headers={"cookie": "fsml_session=" + "x" * 43}).status_code == 200
+    assert not caplog.records
+
+
+def test_an_error_tells_no_path_and_no_statement(visit, made, monkeypatch, caplog):
+    import errno
+
+    from sqlalchemy.exc import DataError
+
+    from fullstack_ml.core import Unavailable
+
+    ann, (_, at) = visit("ann"), place(made)
+    wrong = [Unavailable("The blob store failed", "/srv/secret/place", "Ask."), OSError(errno.ENOSPC, "No space left", "/srv/secret/place"),
+             DataError("INSERT", {"password": "/srv/secret/place"}, Exception("bad value"))]  # fmt: skip
+    for error, status in zip(wrong, (503, 503, 500)):
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr("fullstack_ml.blobs.BlobStore.get", fail)
+        got = ann.get(f"{at}/items/{made.items['choice'][0].id}/picture")
+        assert got.status_code == status and "secret" not in got.text, got.text
+    assert "secret" in caplog.text and "secret" not in caplog.records[-1].exc_text
+
+
 def test_a_site_is_called_by_its_own_name_only(site, made):
     with TestClient(site) as client:
         for host in ("evil.example", "127.0.0.1.evil.example", "localhost.", "", "127.0.0.1@evil.example"):
             assert client.get("/healthz", headers={"host": host}).status_code == 403, host
+        assert client.get("/healthz", headers=[("host", "localhost"), ("host", "evil.example")]).status_code == 403
         for host in ("127.0.0.1:8018", "localhost", "[::1]:1", "LOCALHOST:3"):
             assert client.get("/healthz", headers={"host": host}).status_code == 200, host
 
@@ -611,14 +698,32 @@ def servers(p):
     return [c for c in psutil.Process(p.pid).children() if is_server(c)]
 
 
+def half_a_request(url, text):
+    host, port = url.removeprefix("http://").split(":")
+    s = socket.create_connection((host, int(port)), 10)
+    s.sendall(text)
+    return s
+
+
+def ended(s):
+    """What was answered before the server hung up."""
+    with s:
+        try:
+            return b"".join(iter(lambda: s.recv(4096), b""))[:12]
+        except ConnectionError:
+            return b""
+
+
 def test_the_first_start_prints_a_link_for_the_manager(running):
-    url, p, lines = running("app.workers=2")
+    url, p, lines = running("app.workers=2", "app.body_seconds=1")
+    slow = [half_a_request(url, text) for text in (b"", b"GET / HT", b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", b"GET /" + b"a" * 100_000)]
     link = re.search(rf"{url}/join/[\w-]{{43}}", lines[1])[0]
     with httpx.Client(base_url=url) as client:
         page = client.get(link).text
         got = client.post(link, data={"csrf": csrf_of(page), "name": "Maria", "password": PASSWORD})
         assert got.status_code == 303
         assert client.get("/people").status_code == 200
+        assert [ended(s) for s in slow] == [b"", b"", b"HTTP/1.1 408", b""], "whoever says nothing, or too much, is not waited for"
         until(lambda: len(servers(p)) == 2)
         for child in servers(p):  # killed one after the other, each comes back
             child.kill()

@@ -106,7 +106,7 @@ def site(tmp_path_factory):
         accept(site.db, invite(site.db, role, "test", name), name, PASSWORD)
     for name, kind, n, rules in (
         ("keys", "choice", 8, {"suggest": "model"}), ("several", "choice", 3, {"several": True}), ("early", "choice", 4, {}), ("undo", "choice", 6, {}),
-        ("killed", "choice", 20, {}), ("expired", "choice", 6, {}), ("grid", "choice", 9, {"suggest": "model"}), ("dispute", "choice", 3, {"wanted": 2}),
+        ("killed", "choice", 20, {}), ("expired", "choice", 6, {}), ("crashed", "choice", 30, {}), ("grid", "choice", 9, {"suggest": "model"}), ("dispute", "choice", 3, {"wanted": 2}),
         ("lines", "text", 6, {"suggest": "model", "script": "korean"}), ("korean", "text", 4, {"script": "korean"}),
         ("blocks", "boxes", 4, {}), ("mouse", "boxes", 3, {"suggest": "model"}), ("broken", "boxes", 2, {"wanted": 2}),
     ):
@@ -305,6 +305,22 @@ def test_a_killed_server_costs_nothing(site, open_page):
     assert by_item(answers) == dict(zip(items, [Choice((c,)) for c in ("red", "red", "green", "green", "green", "blue", "blue")]))
     assert len(answers) == len({a.id for a in answers}) == 7
     until(page, "fsml.trail.length === 7")  # and undo knows them
+
+
+def test_a_crashed_page_gets_back_what_it_held(site, open_page):
+    """A page that ends without a word leaves its leases behind; the next one of the same person takes them up again."""
+    page = open_page("crashed")
+    held = "fsml.tasks.queue.map(t => t.item)"
+    before = until(page, f"{held}.length > 6 && {held}")
+    page.evaluate("navigator.sendBeacon = () => true")  # nothing is said when it goes
+    page.close()
+    n = site.held(site.projects["crashed"])
+    again = open_page("crashed")
+    assert set(until(again, f"{held}.length > 6 && {held}")) == set(before) and site.held(site.projects["crashed"]) == n
+    again.reload()  # this time it says goodbye, and takes the first ones again
+    again.wait_for_selector(".picture")
+    until(again, f"{held}.length > 6")
+    assert site.held(site.projects["crashed"]) == n
 
 
 def test_a_session_that_ends_costs_nothing(site, open_page):

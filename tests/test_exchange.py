@@ -792,3 +792,19 @@ def test_many_answers_take_seconds(tmp_path, store):
     started = time.process_time()
     assert import_answers(db, project, table(tmp_path, *lines, head="file,label,annotator,created"), "csv")["answers"] == 4000
     assert time.process_time() - started < 10
+
+
+def test_nobody_answers_in_the_name_of_somebody_here(tmp_path, store):
+    items = [Item(url=f"http://x.example/{k}.png", source="x", width=8, height=8) for k in range(3)]
+    db, project = opened(tmp_path, items, wanted=2)
+    give(db, project, "ann", {items[0].url: Choice((CLASSES[0],))})
+    with db.engine.begin() as tx:
+        tx.execute(db.tables["account"].insert(), {"id": "1", "name": "Bo", "role": "annotator", "password": "", "state": "active", "created": "2026-01-01"})
+    (tmp_path / "forged.csv").write_text(f"file,item,label,annotator\n0.png,{items[0].id},{CLASSES[1]},ann\n")
+    for name in ("ann", " Bo "):
+        with pytest.raises(Refused, match=name.strip()):
+            import_answers(db, project, tmp_path / "forged.csv", "csv", annotator=name)
+    import_answers(db, project, tmp_path / "forged.csv", "csv")
+    import_answers(db, project, tmp_path / "forged.csv", "csv", annotator="truth")
+    assert said(db, project, bare=False) == {(items[0].url, "ann"): Choice((CLASSES[0],)), **{(items[0].url, who): Choice((CLASSES[1],)) for who in ("import:ann", "truth")}}
+    import_answers(db, project, tmp_path / "forged.csv", "csv", annotator="truth")  # who was imported before may be imported again

@@ -26,11 +26,19 @@ def items(n: int) -> list[Item]:
     return [Item(url=f"http://gallery.example/{k}.png", source="gallery", width=28, height=28, mime="image/png", fetched_at=f"2026-01-01T{k:06}") for k in range(n)]
 
 
-@pytest.fixture
-def db(database_url):
-    made = open_database(database_url)
+@pytest.fixture(scope="module")
+def shared(shared_database_url):
+    made = open_database(shared_database_url)
     yield made
     made.engine.dispose()
+
+
+@pytest.fixture
+def db(shared):
+    with shared.engine.begin() as tx:
+        for table in shared.tables.values() if hasattr(shared.tables, "values") else shared.tables:
+            tx.execute(table.delete())
+    return shared
 
 
 @pytest.fixture
@@ -489,6 +497,107 @@ def test_boxes_agree_when_each_has_a_partner():
     assert consensus(said[1:])["i"]["label"] in (near, None) and consensus([said[0], said[2]])["i"]["label"] is None
     third = Annotation("i", "dee", Boxes((Box(1, 0, 10, 10, "cat"), Box(50, 50, 10, 10, "dog"))))
     assert consensus([*said[:2], third])["i"]["label"] == third.label, "the one in the middle"
+
+
+# --- what is lost, and what comes back -------------------------------------------------------------------------------
+
+
+def test_a_page_that_crashed_gets_back_what_it_held(db):
+    q = project(db, 9)
+    held = q.next([("ada", 3)])[0]
+    time.sleep(0.01)
+    other = Queue(db, q.project)
+    mine, bens = other.next([("ada", 5, []), ("ben", 2, [])])
+    assert [t.id for t in mine[:3]] == [t.id for t in held] and len({t.item_id for t in mine}) == 5, "what she held comes first, then more"
+    assert all(t.until > held[0].until for t in mine) and not {t.item_id for t in mine} & {t.item_id for t in bens}
+    assert [t.id for t in other.next([("ada", 2, [t.id for t in mine[:4]])])[0]][0] == mine[4].id, "but not what the page still has"
+    assert len(other.next([("ada", 2)])[0]) == 1 and other.next([("ada", 2)]) == [[]]
+    first, second = other.next([("ada", 2, []), ("ada", 2, [])])
+    assert len({t.id for t in first + second}) == 4, "two pages of one person in one batch"
+    q.submit([say(t, "ada") for t in mine])
+    assert not {t.id for t in other.next([("ada", 9, [])])[0]} & {t.id for t in mine}, "what is answered is done"
+    db.update(Item, bens[0].item_id, state="withdrawn", reason="the author asked")
+    assert [t.id for t in q.next([("ben", 2, [])])[0]] == [bens[1].id]
+    save_project(db, replace(q.project, state="closed"))
+    assert q.next([("ben", 2, [])]) == [[]]
+    check_counts(db, q.project)
+
+
+def test_nobody_holds_more_than_two_hundred(lite):
+    q = project(lite, 330)
+    held = [t for _ in range(4) for t in q.next([("ada", 100)])[0]]
+    assert len(held) == 200 and len(q.next([("ben", 100)])[0]) == 100
+    assert len(q.next([("ada", 100, [])])[0]) == 100, "what she holds can always be had back"
+    q.submit([say(t, "ada") for t in held[:5]])
+    assert len(q.next([("ada", 9)])[0]) == 5
+
+
+def test_a_batch_with_a_skip_that_is_sent_again(db):
+    q = project(db, 1)
+    (task,) = q.next([("ada", 1)])[0]
+    given = [skip(task, "ada"), say(task, "ada", SEVEN)]
+    assert statuses(q.submit(given)) == ["stored"] * 2 and statuses(q.submit(given)) == ["known"] * 2
+    assert newest_answers(db.get(Annotation))[task.item_id]["ada"].label == SEVEN and tasks(db)[task.item_id]["answers"] == 1, "the reply was lost, not the answer"
+    assert statuses(q.submit([skip(task, "ben"), given[1]])) == ["refused", "known"]
+
+
+def test_the_later_answer_counts_although_a_clock_is_behind(db, monkeypatch):
+    import fullstack_ml.leases as leases
+
+    class Ahead(leases.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + leases.timedelta(minutes=1)
+
+    q = project(db, 1, wanted=2)
+    (task,) = q.next([("ada", 1)])[0]
+    with monkeypatch.context() as m:
+        m.setattr(leases, "datetime", Ahead)
+        q.submit([say(task, "ada", ONE)])
+    q.submit([say(task, "ada", SEVEN)])
+    assert newest_answers(db.get(Annotation))[task.item_id]["ada"].label == SEVEN == history_label(db, q, "ada")
+
+
+def history_label(db, q, who: str):
+    return Choice(tuple(history(db, q.project, who)[0]["label"]["names"]))
+
+
+def test_at_the_end_gold_does_not_come_alone(lite):
+    made = items(40)
+    lite.add([*made, *(Annotation(i.id, "truth", ONE) for i in made)])
+    p = save_project(lite, Project("digits", "choice", ("1", "7"), rules=Rules(gold_share=0.5, gold="truth")))
+    fill(lite, p)
+    q, gold = Queue(lite, p), {i for i, t in tasks(lite).items() if t["gold"]}
+    while found := q.next([("ada", 4)])[0]:
+        assert len({t.item_id for t in found} - gold) > 0 or len(found) == 4, "who gets few, and all of them gold, would know them"
+        q.submit([say(t, "ada") for t in found])
+    q.idle.clear()
+    assert q.next([("ada", 4)]) == [[]] and q.next([("ben", 4)]) == [[]]
+
+
+def test_two_may_fill_at_once(db):
+    q, errors, added = project(db, 1), [], []
+    db.add(items(400))
+
+    def work():
+        try:
+            added.append(fill(db, q.project))
+        except Exception as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not errors and sum(added) == 399 and len(tasks(db)) == 400
+
+
+def test_another_order_moves_what_waits(lite):
+    p, ids = project(lite, 30).project, [i.id for i in items(30)]
+    order = lambda: [i for i, t in sorted(tasks(lite).items(), key=lambda x: x[1]["rank"])]
+    shuffled = save_project(lite, replace(p, rules=replace(p.rules, order="random")))
+    assert order() == ids and fill(lite, shuffled) == 0 and order() != ids
+    lite.add(items(32))
+    assert fill(lite, save_project(lite, p)) == 2 and order() == [i.id for i in items(32)]
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['App', 'make_site', 'annotate_app']
 
-# %% ../../nbs/70_annotate_app.ipynb #9f773fbd
+# %% ../../nbs/70_annotate_app.ipynb #c0909726
 import os
 import re
 import secrets
@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fastcore.basics import patch
-from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -40,13 +40,14 @@ from ..web import Call, Settings, Site, h, route
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# %% ../../nbs/70_annotate_app.ipynb #c5361b2f
+# %% ../../nbs/70_annotate_app.ipynb #693265b4
 class App(Desk):
     "The handlers of the pages."
 
     def __init__(self, cfg: Mapping, db: Database, store: BlobStore):
         super().__init__(db, store)
         self.cfg, self.reports = cfg, {}
+        self.long = ThreadPoolExecutor(2, "long")  # exports, imports, reports
 
 
 def _local(address: str) -> str:
@@ -59,7 +60,8 @@ def _go(address: str, said: str = "") -> Response:
 
 
 def _said(call: Call) -> str:
-    return call.query.get("said", "")[:200]
+    "What the page before has done; a link of somebody else's shall not speak in our name."
+    return call.query.get("said", "")[:200] if call.header("sec-fetch-site") in ("", "same-origin") else ""
 
 
 def _message(error: FsmlError) -> str:
@@ -70,7 +72,7 @@ def _message(error: FsmlError) -> str:
 async def sign_in_form(self: App, call: Call) -> Any:
     "GET /sign-in"
     next = _local(call.query.get("next", "/"))
-    return _go(next) if call.who else sign_in_page(call.csrf, next)
+    return _go(next) if await call.site.who(call) else sign_in_page(call.csrf, next)
 
 
 @patch
@@ -83,7 +85,14 @@ async def sign_in(self: App, call: Call) -> Any:
         token = await site.run(sign_in, self.db, name, password, site.settings.session_days * 86400, pool=site.passwords)
     except SignedOut as e:
         return HTMLResponse(sign_in_page(call.csrf, _local(call.form.get("next", "/")), name, _message(e)), 401)
+    if not call.fresh:  # whoever was signed in here before is not any more
+        await _end(call)
     return _signed_in(call, token, _local(call.form.get("next", "/")))
+
+
+async def _end(call: Call) -> None:
+    call.site.sessions.pop(call.token, None)
+    await call.site.run(sign_out, call.site.db, call.token)
 
 
 def _signed_in(call: Call, token: str, next: str) -> Response:
@@ -95,8 +104,7 @@ def _signed_in(call: Call, token: str, next: str) -> Response:
 @patch
 async def sign_out(self: App, call: Call) -> Any:
     "POST /sign-out"
-    call.site.sessions.pop(call.token, None)
-    await call.site.run(sign_out, self.db, call.token)
+    await _end(call)
     return _signed_in(call, "", "/sign-in")
 
 
@@ -324,7 +332,7 @@ async def fill_again(self: App, call: Call) -> Any:
     n = await self.run(lambda: fill(self.db, room.project, self.scores(room.project)), pool=self.writing)
     return _go(f"/p/{room.id}/manage", f"{n} new items.")
 
-# %% ../../nbs/70_annotate_app.ipynb #db0e4a18
+# %% ../../nbs/70_annotate_app.ipynb #0373a547
 @patch
 async def export(self: App, call: Call) -> Any:
     "GET /p/{project}/export"
@@ -334,9 +342,19 @@ async def export(self: App, call: Call) -> Any:
     room, format, which = await self.room(call), call.query.get("format", ""), call.query.get("which", "answers")
     if format not in FORMATS:
         raise BadInput("There is no such format", format, f"There are {', '.join(FORMATS)}.")
-    path = await self.run(export_zip, self.db, room.project, self.store, format, which, call.query.get("pictures", "1") != "0", pool=self.drawing)
+    path = await self.run(export_zip, self.db, room.project, self.store, format, which, call.query.get("pictures", "1") != "0", pool=self.long)
     name = re.sub(r"[^\w-]+", "-", room.project.name, flags=re.ASCII).strip("-") or room.id
-    return FileResponse(path, media_type="application/zip", filename=f"{name}-{format}.zip", headers={"cache-control": "no-store"}, background=BackgroundTask(os.unlink, path))
+    return _Once(path, media_type="application/zip", filename=f"{name}-{format}.zip")
+
+
+class _Once(FileResponse):
+    "A file that is gone afterwards, however that ends."
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.unlink(self.path)
 
 
 @patch
@@ -349,7 +367,7 @@ async def take_import(self: App, call: Call) -> Any:
     if format not in FORMATS or not getattr(file, "filename", ""):
         raise BadInput("An import needs a format and a file", format, f"Choose one of {', '.join(FORMATS)}, and a file.")
     try:
-        done = await self.run(self._take_file, room.project, file, format, "add_items" in form, form.get("licence", "")[:64], call.who.name, pool=self.drawing)
+        done = await self.run(self._take_file, room.project, file, format, "add_items" in form, form.get("licence", "")[:64], call.who.name, pool=self.long)
     except FsmlError as e:
         if "text/html" not in call.header("accept"):
             raise
@@ -371,7 +389,7 @@ def _take_file(self: App, project: Project, file: Any, format: str, add_items: b
             shutil.copyfileobj(file.file, f)
         return import_answers(self.db, project, f.name, format, store=self.store, add_items=add_items, licence=licence, by=by)
 
-# %% ../../nbs/70_annotate_app.ipynb #628a61a7
+# %% ../../nbs/70_annotate_app.ipynb #5c6099c6
 @patch
 async def quality(self: App, call: Call) -> Any:
     "GET /p/{project}/quality"
@@ -380,7 +398,7 @@ async def quality(self: App, call: Call) -> Any:
     room = await self.room(call)
     known = self.reports.get(room.id)
     if not known or known[1] < time.monotonic():
-        known = self.reports[room.id] = await self.run(self._judge, room.project, pool=self.drawing), time.monotonic() + 60
+        known = self.reports[room.id] = await self.run(self._judge, room.project, pool=self.long), time.monotonic() + 60
     nonce, at = secrets.token_urlsafe(16), f"/p/{room.id}"
     page = quality_page(known[0], room.project.name, link=f"{at}/items/{{item}}/picture", picture=f"{at}/items/{{item}}/thumb", nonce=nonce)
     back = [h.a(name, href=f"{at}/{place}") for place, name in (("work", "Work"), ("review", "Review"), *([("manage", "Manage")] if call.who.may("manager") else []))]
@@ -446,14 +464,14 @@ async def answer_on_page(self: App, call: Call) -> Any:
     await self.answer_one(call)
     return _go(f"/p/{call.params['project']}/questions")
 
-# %% ../../nbs/70_annotate_app.ipynb #fda7f475
+# %% ../../nbs/70_annotate_app.ipynb #a01a9d04
 @patch
 def routes(self: App) -> list[Route]:
     "Everything that this application answers, each with the role it wants."
     api, at, who = "/api/p/{project}", "/p/{project}", ("anybody", "annotator", "reviewer", "manager")
     anybody, annotator, reviewer, manager = who
     return [
-        route("POST", f"{api}/next", self.next_items, annotator, max_kb=4),
+        route("POST", f"{api}/next", self.next_items, annotator, max_kb=128),
         route("POST", f"{api}/answers", self.take_answers, annotator, max_kb=8192),
         route("GET", f"{at}/items/{{item}}/picture", self.picture, annotator),
         route("GET", f"{at}/items/{{item}}/thumb", self.thumb, annotator),
@@ -500,13 +518,16 @@ def routes(self: App) -> list[Route]:
         route("POST", "/join/{token}", self.join, anybody, max_kb=64),
     ]
 
-# %% ../../nbs/70_annotate_app.ipynb #38cfd081
+# %% ../../nbs/70_annotate_app.ipynb #ec845736
 def make_site(
     cfg: Mapping,  # conf/annotate.yaml as plain values
 ) -> Site:
     "The application of one process."
     app = App(cfg, open_database(cfg["storage"]["url"]), BlobStore(cfg["storage"]["blobs"]))
     return Site(app.db, app.routes(), _settings(cfg["app"]))
+
+
+_US = "fsml annotate-app"  # who invites the first manager
 
 
 def _settings(app: Mapping) -> Settings:
@@ -529,7 +550,9 @@ def annotate_app(
     n = len(read_projects(db))
     about = f"project {project.name}, " if project else "" if n else "no project yet (project=... on the command line, or make one there), "
     say("annotate", f"{about}{n} in all, at {at}; Ctrl-C ends it")
+    for old in (i for i in list_invitations(db) if i["created_by"] == _US):  # printed by an earlier start: logs keep it
+        withdraw(db, old["id"])
     if not any(a["role"] == "manager" and a["state"] == "active" for a in list_accounts(db)):
-        say("", f"nobody manages it yet; whoever opens this within a day does: {at}/join/{invite(db, 'manager', 'fsml', seconds=86400)}")
+        say("", f"nobody manages it yet; whoever opens this within a day does: {at}/join/{invite(db, 'manager', _US, seconds=86400)}")
     db.engine.dispose()
     serve(partial(make_site, plain), listen, settings)

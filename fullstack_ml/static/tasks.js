@@ -7,7 +7,8 @@ export class Tasks extends EventTarget {
   /** `known(id)`: does this page hold an answer to that assignment already? */
   constructor(api, { ahead = 8, address = (t) => t.picture, known = () => false } = {}) {
     super();
-    Object.assign(this, { api, ahead, address, known, queue: [], held: [], asking: false, dry: false, trouble: null, left: null, guide: 0, lease: 600, failures: 0, timer: 0, active: Date.now() });
+    Object.assign(this, { api, ahead, address, known, queue: [], held: [], asking: false, dry: false, trouble: null, left: null, guide: 0, lease: 600, failures: 0, timer: 0, active: Date.now(), lost: true, alone: false });
+    this.ready = this.#claim();
     for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => this.#busy(), { capture: true, passive: true });
     addEventListener("pagehide", () => this.#leave());
     addEventListener("pageshow", (e) => e.persisted && location.reload()); // what was held has been given back
@@ -23,8 +24,13 @@ export class Tasks extends EventTarget {
     this.asking = true;
     let wait = 0;
     try {
-      const got = await this.api.post("/next", { n: Math.min(AT_ONCE, this.ahead - this.queue.length) });
-      const fresh = got.tasks.filter((t) => !this.known(t.id) && !this.queue.some((q) => q.id === t.id));
+      await this.ready;
+      const mine = [...this.held, ...this.queue], asked = { n: Math.min(AT_ONCE, this.ahead - this.queue.length) };
+      if (this.lost && this.alone) asked.have = mine.map((e) => e.id); // what a crashed page or a lost answer left comes back
+      const got = await this.api.post("/next", asked);
+      this.lost = false;
+      for (const entry of mine) if (got.tasks.some((t) => t.id === entry.id)) entry.due = Date.now() + 1000 * (got.lease ?? 600);
+      const fresh = got.tasks.filter((t) => !this.known(t.id) && !mine.some((e) => e.id === t.id));
       Object.assign(this, { lease: got.lease ?? this.lease, guide: got.guide ?? this.guide, state: got.state ?? "open", trouble: null, dry: !fresh.length });
       for (const task of fresh) this.queue.push(this.load({ ...task, due: Date.now() + 1000 * (got.lease ?? 600) }));
       this.left = Math.max(got.left ?? 0, this.queue.length); // the server tells it now and then; between, it is counted down
@@ -33,12 +39,25 @@ export class Tasks extends EventTarget {
       else if (this.queue.length <= this.ahead / 2 && fresh.length >= AT_ONCE) wait = 1;
     } catch (failure) {
       this.trouble = failure instanceof Failure ? failure : new Failure(0, { message: String(failure) });
+      this.lost ||= !failure.status; // the server may have handed out what never arrived
       wait = Math.max(POLL[Math.min(this.failures++, POLL.length - 1)] / 4, 1000 * this.trouble.retryAfter);
       if ([401, 403].includes(failure.status)) await this.api.renew().catch(() => "");
     }
     this.asking = false;
     if (wait) this.timer = setTimeout(() => this.refill(), wait);
     this.dispatchEvent(new Event("change"));
+  }
+
+  /** Of several tabs of one project only one asks for what was lost: they would hand each other's tasks to and fro. */
+  #claim() {
+    return new Promise((done) => {
+      if (!navigator.locks) return done();
+      navigator.locks.request(`fsml.tasks.${location.pathname.split("/")[2]}`, { ifAvailable: true }, (lock) => {
+        this.alone = Boolean(lock);
+        done();
+        return lock && new Promise(() => {}); // held until the page ends
+      }).catch(done);
+    });
   }
 
   /** Loads and decodes the picture of an entry; tries again while the network is away. */
