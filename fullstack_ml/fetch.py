@@ -61,7 +61,7 @@ def _canonical(url: str, base: str) -> str | None:
     except ValueError:
         return None
 
-# %% ../nbs/05_fetch.ipynb #61edeb85
+# %% ../nbs/05_fetch.ipynb #3171dcbf
 def check_address(
     address: str,  # an IP address
     host: str,  # the name that it came from
@@ -74,7 +74,7 @@ def check_address(
         inside += [v4 for v4 in (ip.ipv4_mapped, ip.sixtofour) if v4]
         inside += [ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)] * (int(ip) >> 32 in (0, 0x64FF9B << 64))
         inside += [ipaddress.IPv4Address(0)] * (int(ip) >> 80 == 0x64FF9B0001)  # NAT64 of this network alone (RFC 8215)
-    if ip.version == 6 and ip.ipv4_mapped:
+    if ip.version == 6 and (ip.ipv4_mapped or ip.sixtofour):  # it is what it carries; Pythons differ on 6to4
         ip, inside = inside[1], inside[1:]
     if host not in set(allowed) and any(not a.is_global or a.is_multicast or getattr(a, "is_site_local", False) for a in inside):
         raise Refused("This address is not public", f"{host} ({ip})", f"If it is meant, add it to source.allow_private: [{host}].")
