@@ -217,7 +217,7 @@ def save_project(db: Database, project: Project) -> Project:
 
     return transact(db, work)
 
-# %% ../nbs/11_annotate.ipynb #3ece6591
+# %% ../nbs/11_annotate.ipynb #4a25193e
 @lru_cache(8)
 def _counting(db: Database) -> tuple:
     "How all tasks of a project or some are counted, locked, and written; built once, as building costs more than running."
@@ -228,7 +228,7 @@ def _counting(db: Database) -> tuple:
     ours = [t.c.id, t.c.item_id, t.c.gold, t.c.wanted, t.c.rank]
     held = t.outerjoin(a, (a.c.project == t.c.project) & (a.c.item_id == t.c.item_id))
     query = sa.select(*ours, *sums).select_from(held).where(t.c.project == b("project")).group_by(*ours)
-    update = t.update().where(t.c.id == b("key")).values({k: b(f"b_{k}") for k in ("answers", "leases", "state")})
+    update = t.update().where(t.c.id.in_(b("keys", expanding=True))).values({k: b(f"b_{k}") for k in ("answers", "leases", "state")})
     lock = sa.select(t.c.id).where(t.c.project == b("project")).order_by(t.c.id).with_for_update()
     some = t.c.item_id.in_(b("items", expanding=True))
     return query, query.where(some), lock, lock.where(some), update
@@ -264,8 +264,12 @@ def recount(
         full, given_up = r["answered"] + r["open"] >= r["wanted"], r["skipped"] >= r["wanted"]
         return "gold" if r["gold"] else "full" if full else "skipped" if given_up else "open"
 
-    if found:
-        tx.execute(update, [{"key": r["id"], "b_answers": int(r["answered"]), "b_leases": int(r["open"]), "b_state": state(r)} for r in found])
+    alike: dict[tuple, list[str]] = {}  # few figures are many tasks': one statement for all of them
+    for r in found:
+        alike.setdefault((int(r["answered"]), int(r["open"]), state(r)), []).append(r["id"])
+    for (answers, leases, said), keys in alike.items():
+        for n in range(0, len(keys), 5000):
+            tx.execute(update, {"keys": keys[n : n + 5000], "b_answers": answers, "b_leases": leases, "b_state": said})
     return found
 
 # %% ../nbs/11_annotate.ipynb #a47a7fa4

@@ -95,8 +95,8 @@ def read_given(
     skip = words(value.get("skip") or "", "skip", 500)
     return Given(value["id"], assignment, annotator, read_label(value.get("label")), skip, None if seconds is None else min(float(seconds), 86400.0), kept)
 
-# %% ../nbs/68_annotate_api.ipynb #89060b92
-_FRESH = 2.0  # seconds that a project is taken to be as it was
+# %% ../nbs/68_annotate_api.ipynb #ae42e1de
+_FRESH = 3.0  # seconds that a project is taken to be as it was
 
 
 class Room:
@@ -145,7 +145,7 @@ class Desk:
         db: Database,
         store: BlobStore,  # where the pictures lie
     ):
-        self.db, self.store, self.rooms = db, store, {}
+        self.db, self.store, self.rooms, self.opening = db, store, {}, {}
         one = db.url.get_backend_name() == "sqlite"  # which has one writer, whatever we do
         self.writing = ThreadPoolExecutor(1 if one else 4, "queue")
         self.reading, self.drawing = ThreadPoolExecutor(4, "reading"), ThreadPoolExecutor(2, "thumbnails")
@@ -169,11 +169,20 @@ class Desk:
         id = call.params["project"]
         room = self.rooms.get(id)
         if room is None:
-            room = self.rooms.setdefault(id, await self.run(self._open, id))
+            if id not in self.opening:  # however many ask for it at once
+                self.opening[id] = asyncio.create_task(self._opened(id))
+            room = await asyncio.shield(self.opening[id])
         elif room.until < time.monotonic():
             room.until = time.monotonic() + _FRESH
             room.task = asyncio.create_task(self._refresh(room))
         return room
+
+    async def _opened(self, id: str) -> Room:
+        try:
+            self.rooms[id] = await self.run(self._open, id)
+            return self.rooms[id]
+        finally:
+            del self.opening[id]
 
     async def _refresh(self, room: Room) -> None:
         try:
