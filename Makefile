@@ -30,7 +30,7 @@ test: $(READY)  ## notebooks, then everything that must hold
 	@echo "make test: notebooks (a few minutes)"
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --pause 0.2
 	@echo "make test: the rest"
-	@$(BIN)/python -m pytest tests $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests $(ARGS)
 
 lab: $(READY)  ## JupyterLab; begin with nbs/tutorials/tour.ipynb
 	@$(BIN)/jupyter lab --ServerApp.root_dir=. --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) nbs/tutorials/tour.ipynb $(ARGS)
