@@ -481,7 +481,7 @@ def majority(labels: list[Label]) -> tuple[Label | None, float]:  # the label, N
     tie = any(friends[k] == friends[best] and not alike[best][k] for k in range(len(labels)))
     return (None if tie else labels[best]), friends[best] / len(labels)
 
-# %% ../nbs/11_annotate.ipynb #0b19c815
+# %% ../nbs/11_annotate.ipynb #7e3981a6
 def read_scores(
     cfg: "DictConfig",  # for `storage`
     ref: str,  # an evaluate artefact: an id, or latest
@@ -543,6 +543,8 @@ def annotate(
     m = d.metrics
     say("annotate", f"{m['labelled']} of {len(items)} items labelled, {m['ties']} ties, {m['unlabelled']} without an answer; {added} new answers")
     say("", f"by {', '.join(f'{name} ({n})' for name, n in by.most_common())}; checkers, never trained on: {', '.join(cfg.checkers) or 'none'}")
+    if m["unlabelled"] or m["ties"]:
+        say("", "people answer the rest in a browser: fsml annotate-app project=choice")
     return d.manifest
 
 
