@@ -25,7 +25,7 @@ from .task import Arrays, Session, Task, export_onnx, load_model, load_task, onn
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# %% ../nbs/51_compress.ipynb #6ebe7eb9
+# %% ../nbs/51_compress.ipynb #5f31aa42
 def quantize_int8(
     graph: Path,  # a float ONNX graph
     out: Path,  # the INT8 graph to write
@@ -46,7 +46,7 @@ def quantize_int8(
         quant_pre_process(str(graph), str(ready), skip_symbolic_shape=True)
         quantize_static(
             str(ready), str(out), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
+            activation_type=QuantType.QUInt8, reduce_range=True, calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
         )  # fmt: skip
     ready.unlink()
     return out

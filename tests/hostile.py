@@ -18,7 +18,7 @@ from functools import lru_cache
 
 CC_BY = "https://creativecommons.org/licenses/by/4.0/"
 MB = 2**20
-END, ENDLESS, SLOW, LOST, BROKEN = "does not end|too large", "does not end|too large|too long|no answer", "too long|longer rest", "no answer|not there", "decoded|damaged|no picture|empty"
+END, ENDLESS, SLOW, LOST, BROKEN = "does not end|too large", "does not end|too large|too long|no answer", "too long|longer rest", "no answer|not there|too long", "decoded|damaged|no picture|empty"
 AWAY = "not public|another site|nowhere"
 
 

@@ -161,7 +161,7 @@ def sign_in(page: Page, site: Site, who: str) -> None:
     page.wait_for_url(f"{site.base}/")
 
 
-def until(page: Page, script: str, seconds: float = 8):
+def until(page: Page, script: str, seconds: float = 20):
     """Waits until an expression is true; asks from outside, since the page's own policy allows no eval."""
     end = time.monotonic() + seconds
     while not (found := page.evaluate(script)):
@@ -259,8 +259,10 @@ def test_no_key_counts_before_the_picture_is_drawn(site, browser, open_page):
 def test_undo_reaches_across_a_reload(site, open_page):
     page, project = open_page("undo"), site.projects["undo"]
     items = [answer(page, press(page, k)) for k in "123"]
-    page.keyboard.press("u")
-    page.keyboard.press("Backspace")
+    for n, key in enumerate(("u", "Backspace"), 1):
+        page.keyboard.press(key)
+        until(page, f"document.querySelector('.trace').innerText.startsWith('{n} back') && document.querySelector('.veil').hidden")
+        time.sleep(0.05)
     until(page, "document.querySelector('.class[aria-pressed=true]')?.innerText.includes('green')")
     time.sleep(0.05)
     page.keyboard.press("1")  # the second one is red now; then forward by itself
@@ -269,8 +271,10 @@ def test_undo_reaches_across_a_reload(site, open_page):
     page.reload()
     until(page, NOW)
     until(page, "fsml.trail.length === 3")
-    for _ in range(3):
+    for n in (1, 2, 3):
         page.keyboard.press("PageUp")
+        until(page, f"document.querySelector('.trace').innerText.startsWith('{n} back') && document.querySelector('.veil').hidden")
+        time.sleep(0.05)
     until(page, "document.querySelector('.class[aria-pressed=true]')?.innerText.includes('red')")
     time.sleep(0.05)
     page.keyboard.press("3")
