@@ -12,7 +12,6 @@ import asyncio
 import email.utils
 import hashlib
 import itertools
-import json
 import mimetypes
 import multiprocessing
 import os

@@ -7,7 +7,7 @@ __all__ = ['ROLES', 'SignedOut', 'Who', 'check_name', 'hash_password', 'check_pa
            'sign_in', 'find_session', 'sign_out', 'change_password', 'list_accounts', 'list_invitations', 'withdraw',
            'change_account']
 
-# %% ../nbs/65_accounts.ipynb #f51cd50a
+# %% ../nbs/65_accounts.ipynb #412a1f68
 import re
 import secrets
 import time
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .annotate import read_projects, transact
+from .annotate import read_projects
 from .core import BadInput, NotFound, Refused, digest, sha256
 from .records import Database, now
 
@@ -106,7 +106,7 @@ def check_password(
     except (VerificationError, InvalidHashError):
         return False
 
-# %% ../nbs/65_accounts.ipynb #7577b199
+# %% ../nbs/65_accounts.ipynb #7ac8a0e1
 def invite(
     db: Database,
     role: str,  # one of ROLES
@@ -117,7 +117,7 @@ def invite(
     "Make an invitation; its token is nowhere kept."
     token, name = secrets.token_urlsafe(32), check_name(name) if name else ""
     row = {"id": sha256(token.encode()), "role": _check_role(role), "name": name, "expires": time.time() + seconds, "created_by": by, "created": now(), "used_by": ""}
-    transact(db, lambda tx: tx.execute(db.tables["invitation"].insert(), [row]))
+    db.transact(lambda tx: tx.execute(db.tables["invitation"].insert(), [row]))
     return token
 
 
@@ -166,7 +166,7 @@ def accept(
         tx.execute(accounts.insert(), [{"id": _id(name), "name": name, "role": asked["role"], "password": kept, "state": "active", "created": now()}])
         return name
 
-    return transact(db, work)
+    return db.transact(work)
 
 
 def _is_free(db: Database, tx: "sa.Connection", name: str) -> bool:
@@ -180,7 +180,7 @@ def _end_sessions(db: Database, tx: "sa.Connection", name: str) -> None:
     t = db.tables["session"]
     tx.execute(t.delete().where(t.c.account == name))
 
-# %% ../nbs/65_accounts.ipynb #82ac0f60
+# %% ../nbs/65_accounts.ipynb #06e1a753
 def sign_in(
     db: Database,
     name: str,
@@ -194,7 +194,7 @@ def sign_in(
     if not check_password(row["password"] if row else "", str(password)) or row["state"] != "active":
         raise SignedOut("This name and this password do not belong together", None, "Try again, or ask a manager for a new link.")
     new = {"id": sha256(token.encode()), "account": row["name"], "expires": time.time() + seconds}
-    transact(db, lambda tx: [tx.execute(sessions.delete().where(sessions.c.expires < time.time())), tx.execute(sessions.insert(), [new])])
+    db.transact(lambda tx: [tx.execute(sessions.delete().where(sessions.c.expires < time.time())), tx.execute(sessions.insert(), [new])])
     return token
 
 
@@ -225,7 +225,7 @@ def sign_out(
 ) -> None:
     "End one session, or all of a person."
     t = db.tables["session"]
-    transact(db, lambda tx: tx.execute(t.delete().where(t.c.account == name if name else t.c.id == sha256(token.encode()))))
+    db.transact(lambda tx: tx.execute(t.delete().where(t.c.account == name if name else t.c.id == sha256(token.encode()))))
 
 
 def change_password(
@@ -241,9 +241,9 @@ def change_password(
     if not check_password(row["password"] if row else "", old):
         raise SignedOut("The present password is wrong", None, "Type it again, or ask a manager for a new link.")
     kept = hash_password(new, name)
-    transact(db, lambda tx: [tx.execute(t.update().where(t.c.id == row["id"]).values(password=kept)), _end_sessions(db, tx, row["name"])])
+    db.transact(lambda tx: [tx.execute(t.update().where(t.c.id == row["id"]).values(password=kept)), _end_sessions(db, tx, row["name"])])
 
-# %% ../nbs/65_accounts.ipynb #2dd9ac72
+# %% ../nbs/65_accounts.ipynb #8b5201b2
 def list_accounts(db: Database) -> list[dict]:  # name, role, state, created
     "Everybody, by name."
     t = db.tables["account"]
@@ -266,7 +266,7 @@ def withdraw(
 ) -> None:
     "End a link before somebody uses it."
     t = db.tables["invitation"]
-    transact(db, lambda tx: tx.execute(t.delete().where(t.c.id == id, t.c.used_by == "")))
+    db.transact(lambda tx: tx.execute(t.delete().where(t.c.id == id, t.c.used_by == "")))
 
 
 def change_account(
@@ -293,4 +293,4 @@ def change_account(
         if then["state"] == "blocked":
             _end_sessions(db, tx, row["name"])
 
-    transact(db, work)
+    db.transact(work)

@@ -4,29 +4,25 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'read_caption', 'read_sheet', 'answers_from_captions', 'answers_from_sheet', 'changed_answers', 'Rules',
-           'Project', 'transact', 'read_projects', 'find_project', 'save_project', 'lock_tasks', 'recount', 'fill',
-           'tidy', 'check_label', 'overlap', 'partners', 'is_alike', 'all_alike', 'newest_answers', 'consensus',
-           'majority', 'read_scores', 'open_project', 'annotate']
+           'Project', 'read_projects', 'find_project', 'save_project', 'lock_tasks', 'recount', 'fill', 'tidy',
+           'check_label', 'overlap', 'partners', 'is_alike', 'all_alike', 'newest_answers', 'consensus', 'majority',
+           'read_scores', 'open_project', 'annotate']
 
-# %% ../nbs/11_annotate.ipynb #0a19ecb1
-import contextlib
+# %% ../nbs/11_annotate.ipynb #e40bc46c
 import csv
 import itertools
 import json
 import math
-import random
 import re
-import threading
-import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core import BadInput, NotFound, Unavailable, digest, make, progress, resolve_path, say, write_json
+from .core import BadInput, NotFound, digest, make, progress, resolve_path, say, write_json
 from .records import Annotation, Box, Boxes, Choice, Database, Item, Label, Manifest, Text
 from .records import draft, find_artifact, find_parents, label_to_dict, now, open_database, read_items
 
@@ -145,31 +141,7 @@ class Project:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-# %% ../nbs/11_annotate.ipynb #e459ac67
-_TURN = threading.Lock()  # SQLite lets one write at a time, and whoever waits inside it polls: here the next one wakes at once
-
-
-def transact(
-    db: Database,
-    work: Callable,  # gets a transaction that may write; may be called more than once
-) -> Any:
-    "What `work` returns; it gets a new transaction where the database says try again."
-    import sqlalchemy as sa
-
-    is_sqlite = db.url.get_backend_name() == "sqlite"
-    engine = db.engine if is_sqlite else db.engine.execution_options(isolation_level="READ COMMITTED")
-    for attempt in itertools.count():
-        try:
-            with _TURN if is_sqlite else contextlib.nullcontext(), engine.begin() as tx:
-                if is_sqlite:  # a reader that becomes a writer would be refused without waiting
-                    tx.exec_driver_sql("BEGIN IMMEDIATE")
-                return work(tx)
-        except (sa.exc.OperationalError, sa.exc.IntegrityError) as e:
-            if attempt == 6:
-                raise Unavailable("The database does not take it", str(e.orig)[:200], "Is the server up, and is there room? Try again.") from e
-            time.sleep(random.uniform(0.5, 1) * 0.02 * 2**attempt)
-
-# %% ../nbs/11_annotate.ipynb #ceee92f0
+# %% ../nbs/11_annotate.ipynb #9af40f03
 def read_projects(db: Database) -> list[Project]:
     "All projects, by name."
     t = db.tables["project"]
@@ -215,7 +187,7 @@ def save_project(db: Database, project: Project) -> Project:
             recount(tx, db, project.id)
         return replace(project, created=old["created"])
 
-    return transact(db, work)
+    return db.transact(work)
 
 # %% ../nbs/11_annotate.ipynb #4a25193e
 @lru_cache(8)
@@ -272,7 +244,7 @@ def recount(
             tx.execute(update, {"keys": keys[n : n + 5000], "b_answers": answers, "b_leases": leases, "b_state": said})
     return found
 
-# %% ../nbs/11_annotate.ipynb #a47a7fa4
+# %% ../nbs/11_annotate.ipynb #97eaec27
 def _ranks(
     rules: Rules,
     ids: list[str],  # items, oldest first
@@ -346,7 +318,7 @@ def fill(
                 recount(tx, db, project.id, back)
             return db.insert(tx, "task", [row | {"wanted": wanted} for row in rows[n : n + 5000]])
 
-        added += transact(db, work)
+        added += db.transact(work)
     return added
 
 # %% ../nbs/11_annotate.ipynb #e999d2aa

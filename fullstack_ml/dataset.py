@@ -510,7 +510,7 @@ def _blobs(store: BlobStore) -> Sequence[str]:
     folders = [f.path for f in os.scandir(store.root) if f.is_dir()] if os.path.isdir(store.root) else []
     return [name for folder in folders for name in os.listdir(folder) if len(name) == 64]
 
-# %% ../nbs/12_dataset.ipynb #02afa5c9
+# %% ../nbs/12_dataset.ipynb #43493297
 def dataset(
     cfg: "DictConfig",  # conf/dataset.yaml
 ) -> Manifest:  # items.parquet, classes.json, gone.parquet where items have left; and with `report` survey.json, report.html
@@ -522,8 +522,9 @@ def dataset(
             return made
         before = open_dataset(find_version(cfg, "latest", cfg.name)) if cfg.name in read_tags(cfg) else None
         table, left = _rows(cfg, parents, before)
+        drawn = set(table["split"].to_pylist())
         for name in SPLITS:
-            if name not in (drawn := set(table["split"].to_pylist())):
+            if name not in drawn:
                 raise BadConfig(f"The {name} split would be empty", f"{len(table)} items", f"Crawl more, or raise split.{name}. Left out: {dict(left)}.")
         report = cfg.report and functools.partial(_report, cfg, table, before)
         made = write_version(cfg, parents, table, list(cfg.classes), before, report, left_out=dict(left))

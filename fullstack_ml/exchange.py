@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['export_answers', 'export_zip', 'import_answers']
 
-# %% ../nbs/55_exchange.ipynb #58987b9b
+# %% ../nbs/55_exchange.ipynb #1fc535da
 import contextlib
 import json
 import math
@@ -19,14 +19,14 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from .annotate import Project, check_label, consensus, lock_tasks, newest_answers, recount, transact
+from .annotate import Project, check_label, consensus, lock_tasks, newest_answers, recount
 from .blobs import BlobStore
 from .core import BadInput, FsmlError, NotFound, Refused, TooLarge, digest, sha256
 from .formats import CLIMBS, FORMATS, PICTURES, SPLITS, Sample, file_names, read_format, suffix, used_classes, write_format
@@ -354,7 +354,7 @@ def _predicted(project: Project, item: Item, s: Sample, format: str) -> list[Ann
         found.append(Annotation(item.id, who, label, meta={"import": format, "predicted": True}, id=digest(["prediction", item.id, who, _storable(label_to_dict(label))])[:32]))
     return found
 
-# %% ../nbs/55_exchange.ipynb #bbaa1bdd
+# %% ../nbs/55_exchange.ipynb #09455884
 def _seats(project: Project, answers: list[Annotation], held: set[tuple]) -> list[dict]:
     "Rows of `assignment` for those (item, annotator) who had none; whoever skipped after an answer has skipped."
     last = {(a.item_id, a.annotator): a for a in sorted(answers, key=lambda a: (a.created, a.label is None))}
@@ -383,7 +383,7 @@ def _write(db: Database, project: Project, items: list[Item], answers: list[Anno
         recount(tx, db, project.id, {r["item_id"] for r in seats})
         return added
 
-    return transact(db, work)
+    return db.transact(work)
 
 # %% ../nbs/55_exchange.ipynb #b6202c72
 def _is_person(db: Database, name: str) -> bool:

@@ -5,30 +5,26 @@
 # %% auto #0
 __all__ = ['LEASE', 'is_alive', 'clean', 'Frontier']
 
-# %% ../nbs/08_frontier.ipynb #ae0e0911
+# %% ../nbs/08_frontier.ipynb #8bf12129
 import asyncio
-import itertools
 import os
 import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastcore.basics import patch
 
 from .blobs import BlobStore
-from .core import Unavailable, digest, sha256
+from .core import digest, sha256
 from .fetch import Answer
 from .records import Database, Item, now
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-# %% ../nbs/08_frontier.ipynb #b014d00d
+# %% ../nbs/08_frontier.ipynb #620e03ac
 _RUNNING: set[str] = set()  # workers of this process
 _PAUSE = 0.03  # seconds that a transaction waits for others to come along
 LEASE = 60.0  # seconds that a worker may be silent before others take what it holds
@@ -65,8 +61,6 @@ class Frontier:
     ):
         self.store, self.bodies = store, []
         self.db, self.source, self.table = db, source, db.tables["fetch"]
-        self.is_sqlite = db.url.get_backend_name() == "sqlite"
-        self.engine = db.engine if self.is_sqlite else db.engine.execution_options(isolation_level="READ COMMITTED")
         self.me, self.crawl, self.has_history = f"{socket.gethostname()[:50]}/{os.getpid()}-{uuid.uuid4().hex[:8]}", "", False
         self.seen: set[int] = set()
         self.rows: list[dict] = []
@@ -133,24 +127,7 @@ class Frontier:
         self.rows, self.done, self.items, self.bodies = [], [], [], []
         return noted
 
-# %% ../nbs/08_frontier.ipynb #99503a11
-@patch
-def transact(self: Frontier, work: Callable) -> Any:
-    "What `work` returns; it gets a transaction, and a new one where the database says try again."
-    import sqlalchemy as sa
-
-    for attempt in itertools.count():
-        try:
-            with self.engine.begin() as tx:
-                if self.is_sqlite:  # the lock for writing first: a reader that becomes a writer is refused without waiting
-                    tx.execute(self.table.update().where(self.table.c.id == "").values(lease=0))
-                return work(tx)
-        except sa.exc.OperationalError as e:
-            if attempt == 5:
-                raise Unavailable("The database does not take the crawl's frontier", str(e.orig)[:200], "Is the server up, and is there room? Run again: it carries on.") from e
-            time.sleep(0.05 * 2**attempt)
-
-
+# %% ../nbs/08_frontier.ipynb #a8d371c0
 @patch
 def _write(self: Frontier, rows: list[dict], done: list[dict], items: list[Item], bodies: list[bytes]) -> None:
     import sqlalchemy as sa
@@ -182,9 +159,9 @@ def _write(self: Frontier, rows: list[dict], done: list[dict], items: list[Item]
             names = ("state", "reason", "status", "n_bytes", "fetched_at", "tries", "meta", "etag", "modified", "sha256")
             tx.execute(t.update().where(t.c.id == sa.bindparam("key")).values({n: sa.bindparam(n) for n in names}), done)
 
-    self.transact(work)
+    self.db.transact(work)
 
-# %% ../nbs/08_frontier.ipynb #703e195e
+# %% ../nbs/08_frontier.ipynb #bfe33897
 @patch
 def open(self: Frontier, key: str) -> Counter:  # pages, pictures and bytes that this crawl has had already
     "Carry on or join the crawl of this configuration if it is not finished; any other begins anew."
@@ -207,7 +184,7 @@ def open(self: Frontier, key: str) -> Counter:  # pages, pictures and bytes that
         return spent
 
     _RUNNING.add(self.me)
-    return self.transact(work)
+    return self.db.transact(work)
 
 
 @patch
@@ -244,7 +221,7 @@ def claim(
             tx.execute(hold, [{"key": r["id"]} for r in rows])
         return rows
 
-    return self.transact(work)
+    return self.db.transact(work)
 
 
 @patch
@@ -260,7 +237,7 @@ def renew(self: Frontier) -> int:  # addresses that others hold, or that wait
         waits = (t.c.state == "todo") & (t.c.kind != "page" if self.pages_left == 0 else sa.true())
         return tx.execute(sa.select(sa.func.count()).where(*ours, t.c.worker != self.me, waits | (t.c.state == "doing"))).scalar()
 
-    return self.transact(work)
+    return self.db.transact(work)
 
 
 @patch
@@ -275,7 +252,7 @@ def close(self: Frontier, spent: bool = False) -> None:
             tx.execute(t.update().where(*ours, t.c.state == "todo").values(state="left", reason="budget spent"))
 
     self.flush()
-    self.transact(work)
+    self.db.transact(work)
     _RUNNING.discard(self.me)
 
 
@@ -283,4 +260,4 @@ def close(self: Frontier, spent: bool = False) -> None:
 def end(self: Frontier) -> None:
     "Mark the crawl as finished: the next one begins anew."
     t = self.table
-    self.transact(lambda tx: tx.execute(t.update().where(t.c.id == self.crawl).values(state="done", fetched_at=now())))
+    self.db.transact(lambda tx: tx.execute(t.update().where(t.c.id == self.crawl).values(state="done", fetched_at=now())))

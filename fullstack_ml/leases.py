@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Assigned', 'Given', 'Result', 'Queue', 'answers_of', 'history']
 
-# %% ../nbs/53_leases.ipynb #b46dfc1e
+# %% ../nbs/53_leases.ipynb #b901fbab
 import itertools
 import json
 import random
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from fastcore.basics import patch
 
-from .annotate import Project, all_alike, check_label, find_project, newest_answers, recount, tidy, transact
+from .annotate import Project, all_alike, check_label, find_project, newest_answers, recount, tidy
 from .core import BadInput, FsmlError, NotFound
 from .records import Annotation, Database, Label, label_from_dict, label_to_dict, now
 
@@ -115,7 +115,7 @@ class Queue:
         self.project = Project(**row)
         return self.project
 
-# %% ../nbs/53_leases.ipynb #0b93f05c
+# %% ../nbs/53_leases.ipynb #18629dcc
 @patch
 def _end(self: Queue, which: Callable, state: str) -> int:
     "End the open assignments that a condition names, and free their places; tasks that somebody else is changing are left for the next time."
@@ -133,7 +133,7 @@ def _end(self: Queue, which: Callable, state: str) -> int:
             recount(tx, self.db, self.project.id, items)
         return n
 
-    ended = transact(self.db, work)
+    ended = self.db.transact(work)
     if ended:
         self.idle.clear()
     return ended
@@ -172,7 +172,7 @@ def extend(
     "Renew leases: somebody is still at work."
     a = self.db.tables["assignment"]
     mine = (a.c.project == self.project.id, a.c.annotator == annotator, a.c.id.in_(list(assignments)), a.c.state == "open")
-    return transact(self.db, lambda tx: tx.execute(a.update().where(*mine).values(lease=time.time() + self.project.rules.lease)).rowcount)
+    return self.db.transact(lambda tx: tx.execute(a.update().where(*mine).values(lease=time.time() + self.project.rules.lease)).rowcount)
 
 # %% ../nbs/53_leases.ipynb #8a51efae
 _FIRST, _DISPUTED = -1e300, -1e12  # below every rank; and what a disputed task's rank is lowered by
@@ -270,7 +270,7 @@ def _deal(self: Queue, tx: "sa.Connection", deal: _Deal, need: dict[int, int]) -
             picks.remove(pick)
             picks.insert(random.randint(0, len(picks)), pick)
 
-# %% ../nbs/53_leases.ipynb #ffc8fca6
+# %% ../nbs/53_leases.ipynb #03574594
 _MOST = 200  # open assignments of one person in a project
 
 
@@ -337,7 +337,7 @@ def next(
                             for old, hold in zip(found, held)]  # fmt: skip
 
     with self.lock:
-        deal, need, found = transact(self.db, work)
+        deal, need, found = self.db.transact(work)
         self.cursors |= deal.cursors
         later = time.monotonic() + max(1, 10 * (time.monotonic() - clock))  # to look through much for nothing is not done all the time
         self.idle |= {wants[k][0]: later for k, n in need.items() if n > 0}
@@ -387,7 +387,7 @@ def _take(self: Queue, g: Given, held: Mapping, items: Mapping, known: Mapping, 
         free[row["item_id"]] -= 1
     return "late" if late else "stored", {"state": "answered", "reason": ""}, label, {**meta, "late": True} if late else meta
 
-# %% ../nbs/53_leases.ipynb #333a2ea8
+# %% ../nbs/53_leases.ipynb #91704179
 @patch
 def submit(
     self: Queue,
@@ -435,7 +435,7 @@ def submit(
             self._dispute(tx, [r for r in counted if r["answered"] > 1 and not r["gold"]])
         return results
 
-    done = transact(self.db, work)
+    done = self.db.transact(work)
     if any(g.label is None for g in given):
         self.idle.clear()
     return done

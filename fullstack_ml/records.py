@@ -8,19 +8,23 @@ __all__ = ['Label', 'LABEL_KINDS', 'Choice', 'Text', 'Box', 'Boxes', 'ItemSequen
            'migrate', 'open_database', 'Manifest', 'read_manifest', 'list_kinds', 'list_artifacts', 'find_artifact',
            'find_parents', 'stage_key', 'find_fresh', 'Draft', 'draft']
 
-# %% ../nbs/01_records.ipynb #177bfbba
+# %% ../nbs/01_records.ipynb #7784bec6
 import contextlib
 import itertools
 import json
 import os
+import random
 import re
 import shutil
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastcore.basics import patch
 
 from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable, code_hash, code_version, digest, public, resolve_path, sha256, write_json
 
@@ -208,7 +212,7 @@ def _row(record: Any) -> dict:
     row = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "data"}
     return {**row, "label": label_to_dict(row["label"])} if "label" in row else row
 
-# %% ../nbs/01_records.ipynb #1aa46f98
+# %% ../nbs/01_records.ipynb #88c8c58a
 class Database:
     "The nouns at rest, on SQLite, MariaDB/MySQL or PostgreSQL."
 
@@ -229,8 +233,7 @@ class Database:
             path = resolve_path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
             parsed = parsed.set(database=str(path))
-        # a plan that PostgreSQL keeps from when a table was empty is slow when it is full
-        plain = {"prepare_threshold": None} if parsed.drivername == "postgresql+psycopg" else {}
+        plain = {"prepare_threshold": None} if parsed.drivername == "postgresql+psycopg" else {}  # a plan kept from when a table was empty is slow when it is full
         self.url, self.metadata, self.engine = parsed, tables(), sa.create_engine(parsed, pool_pre_ping=True, connect_args=plain)
         self.tables = self.metadata.tables
         if parsed.get_backend_name() == "sqlite":
@@ -244,8 +247,7 @@ class Database:
         rows: dict[str, list[dict]] = {}
         for r in records:
             rows.setdefault(type(r).__name__.lower(), []).append(_row(r))
-        with self.engine.begin() as tx:
-            return sum(self.insert(tx, name, batch) for name, batch in rows.items())
+        return self.transact(lambda tx: sum(self.insert(tx, name, batch) for name, batch in rows.items()))
 
     def insert(
         self,
@@ -257,10 +259,8 @@ class Database:
         from sqlalchemy.dialects import postgresql, sqlite
 
         t, name = self.tables[table], self.url.get_backend_name()
-        if name in ("mysql", "mariadb"):
-            statement = t.insert().prefix_with("IGNORE")
-        else:
-            statement = (sqlite if name == "sqlite" else postgresql).insert(t).on_conflict_do_nothing(index_elements=["id"])
+        dialect = {"sqlite": sqlite, "postgresql": postgresql}.get(name)
+        statement = dialect.insert(t).on_conflict_do_nothing(index_elements=["id"]) if dialect else t.insert().prefix_with("IGNORE")
         longest = {c.name: c.type.length for c in t.columns if getattr(c.type, "length", None)}
         for row, (column, most) in itertools.product(rows, longest.items()):
             if len(row.get(column) or "") > most:  # IGNORE would cut it, and SQLite would take it
@@ -293,9 +293,8 @@ class Database:
     ) -> None:
         "Change columns of one record, such as the state of an item whose licence was withdrawn."
         t = self.tables[noun.__name__.lower()]
-        with self.engine.begin() as tx:
-            if not tx.execute(t.update().where(t.c.id == id).values(**values)).rowcount:
-                raise NotFound(f"There is no {noun.__name__.lower()} with this id", id, "List them with `Database.get`.")
+        if not self.transact(lambda tx: tx.execute(t.update().where(t.c.id == id).values(**values)).rowcount):
+            raise NotFound(f"There is no {noun.__name__.lower()} with this id", id, "List them with `Database.get`.")
 
 
 def _tune_sqlite(connection, _record) -> None:
@@ -305,6 +304,28 @@ def _tune_sqlite(connection, _record) -> None:
 
 def _record(noun: type, row: Any) -> Any:
     return noun(**{**row, "label": label_from_dict(row["label"])} if "label" in row else row)
+
+# %% ../nbs/01_records.ipynb #5be09c41
+_TURN = threading.Lock()  # SQLite lets one write at a time, and whoever waits inside it polls: here the next one wakes at once
+
+
+@patch
+def transact(self: Database, work: Callable) -> Any:
+    "What `work` returns; it gets a transaction that may write, and a new one where the database says try again."
+    import sqlalchemy as sa
+
+    is_sqlite = self.url.get_backend_name() == "sqlite"
+    engine = self.engine if is_sqlite else self.engine.execution_options(isolation_level="READ COMMITTED")
+    for attempt in itertools.count():
+        try:
+            with _TURN if is_sqlite else contextlib.nullcontext(), engine.begin() as tx:
+                if is_sqlite:  # a reader that becomes a writer would be refused without waiting
+                    tx.exec_driver_sql("BEGIN IMMEDIATE")
+                return work(tx)
+        except (sa.exc.OperationalError, sa.exc.IntegrityError) as e:
+            if attempt == 6:
+                raise Unavailable("The database does not take it", str(e.orig)[:200], "Is the server up, and is there room? Try again.") from e
+            time.sleep(random.uniform(0.5, 1) * 0.02 * 2**attempt)
 
 # %% ../nbs/01_records.ipynb #fb80d8d3
 def _migrations() -> Path:

@@ -5,24 +5,21 @@
 # %% auto #0
 __all__ = ['write_guide', 'read_guide', 'ask', 'answer_question', 'list_questions', 'disputes', 'decide', 'progress_of']
 
-# %% ../nbs/54_review.ipynb #2260f9fd
+# %% ../nbs/54_review.ipynb #464a5b7d
 import itertools
 import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .annotate import Project, all_alike, check_label, majority, newest_answers, tidy, transact
+from .annotate import Project, all_alike, check_label, majority, newest_answers, tidy
 from .core import BadInput, NotFound, digest
 from .leases import answers_of
 from .records import Annotation, Database, Label, label_to_dict, now
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-# %% ../nbs/54_review.ipynb #b5ccf8d4
+# %% ../nbs/54_review.ipynb #786e55a3
 def _task(db: Database, project: Project, item_id: str) -> Any:
     "A task with the size of its picture."
     t, it = db.tables["task"], db.tables["item"]
@@ -58,7 +55,7 @@ def write_guide(
         tx.execute(t.insert(), {**key, "text": text, "author": author, "created": now()})
         return version
 
-    return transact(db, work)
+    return db.transact(work)
 
 
 def read_guide(
@@ -88,7 +85,7 @@ def ask(
     if item_id:
         _task(db, project, item_id)
     row = {"id": id, "project": project.id, "item_id": item_id, "author": author, "text": _text(text, 4000), "created": now(), "answer": ""}
-    transact(db, lambda tx: tx.execute(t.insert(), row))
+    db.transact(lambda tx: tx.execute(t.insert(), row))
     return id
 
 
@@ -100,7 +97,7 @@ def answer_question(
 ) -> None:
     "Answer a question, or answer it better; raises `NotFound`."
     t, text = db.tables["question"], _text(text, 4000)
-    if not transact(db, lambda tx: tx.execute(t.update().where(t.c.id == id).values(answer=text, answered_by=by, answered=now())).rowcount):
+    if not db.transact(lambda tx: tx.execute(t.update().where(t.c.id == id).values(answer=text, answered_by=by, answered=now())).rowcount):
         raise NotFound("There is no such question", id, "Look at the list of questions.")
 
 

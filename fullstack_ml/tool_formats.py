@@ -6,7 +6,7 @@
 __all__ = ['read_coco', 'write_coco', 'read_yolo', 'write_yolo', 'read_voc', 'write_voc', 'read_labelstudio', 'write_labelstudio',
            'read_cvat', 'write_cvat']
 
-# %% ../nbs/18_tool_formats.ipynb #1b7dad87
+# %% ../nbs/18_tool_formats.ipynb #b02b8af9
 import json
 import math
 import posixpath
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from .core import BadInput
-from .formats import PICTURES, SPLITS, FolderReader, FolderWriter, Sample, label_kind, parse_json, picture_size, read_table, suffix, used_classes
+from .formats import PICTURES, SPLITS, FolderReader, FolderWriter, Sample, parse_json, picture_size, read_table, suffix, used_classes
 from .pages import spdx
 from .records import Box, Boxes, Choice, Label, Text, label_from_dict, label_to_dict
 
@@ -91,14 +91,14 @@ def _coco_sample(f: FolderReader, name: str, data: dict, image: dict, notes: lis
     return f.sample(found, said, label, SPLITS[split[0]] if split else None, size,
                     meta={"image_id": image["id"], "boxes": beside})  # fmt: skip
 
-# %% ../nbs/18_tool_formats.ipynb #15278e49
+# %% ../nbs/18_tool_formats.ipynb #afbd3b7c
 def _ids(given: list[Any]) -> list[int]:
     "The ids that a format gave, if they are whole and unique, and free ones for the rest; else 1, 2, 3."
     known = [n for n in given if n is not None]
     if len(set(known)) < len(known) or not all(type(n) is int for n in known):
         return list(range(1, len(given) + 1))
-    free = (n for n in count(1) if n not in taken)
     taken = set(known)
+    free = (n for n in count(1) if n not in taken)
     return [next(free) if n is None else n for n in given]
 
 

@@ -6,7 +6,7 @@
 __all__ = ['h', 'log', 'element', 'page', 'TooOften', 'told', 'error_answer', 'Settings', 'Limiter', 'Gather', 'Call', 'Rule',
            'route', 'Site', 'static_file', 'Known', 'Journal']
 
-# %% ../nbs/66_web.ipynb #a3476ef1
+# %% ../nbs/66_web.ipynb #efba0545
 import asyncio
 import contextlib
 import errno
@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, quote
 
 from fastcore.basics import patch
 from markupsafe import Markup, escape
-from starlette.datastructures import FormData, Headers
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import HTMLResponse, RedirectResponse, Response

@@ -91,3 +91,13 @@ def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest
     """The same for all tests of a file, which empty it themselves: to make tables takes a server longer than most tests."""
     with empty_database(request.param, tmp_path_factory.mktemp("shared")) as url:
         yield url
+
+
+@pytest.fixture
+def lite(tmp_path: Path):
+    """SQLite alone: where no two come at once, one database tells as much as three."""
+    from fullstack_ml.records import open_database
+
+    db = open_database(f"sqlite:///{tmp_path}/lite.db")
+    yield db
+    db.engine.dispose()

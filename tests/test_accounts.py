@@ -21,14 +21,6 @@ def db(database_url):
     db.engine.dispose()
 
 
-@pytest.fixture
-def lite(tmp_path):
-    """Where no two come at once, one database tells as much as three."""
-    db = open_database(f"sqlite:///{tmp_path}/lite.db")
-    yield db
-    db.engine.dispose()
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The same hash with little work."""

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from house import ROOT
+from labels import near
 from PIL import Image
 
 from fullstack_ml import exchange
@@ -103,14 +104,6 @@ def label(kind, rng):
         return Text(rng.choice(WORDS))
     names = rng.sample(CLASSES[:-1], rng.choice([2, 3]) if kind == "several classes" else 1)
     return Choice(tuple(sorted(names, key=CLASSES.index)))
-
-
-def near(a, b, within):
-    if not isinstance(a, Boxes) or not isinstance(b, Boxes):
-        return a == b
-    pairs = list(zip(a.boxes, b.boxes))
-    same = all((p.name, p.text) == (q.name, q.text) for p, q in pairs)
-    return len(a.boxes) == len(b.boxes) and same and all(abs(getattr(p, k) - getattr(q, k)) <= within for p, q in pairs for k in "xywh")
 
 
 def counts(db):

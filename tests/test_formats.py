@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 from house import ROOT
+from labels import near
 from PIL import Image
 
 from fullstack_ml import formats
@@ -74,15 +75,6 @@ def samples_of(kind, folder, seed, splits=("train", "val", "test")):
         item = Item(url=path.relative_to(folder).as_posix(), mime=mime, width=64, height=48, sha256=sha256(path), licence="CC-BY-4.0", author="Ada", source="x")
         found.append(Sample(item, label(kind, rng), rng.choice(splits), path))
     return found
-
-
-def near(a, b, within):
-    """The same label, its places up to a part of a pixel."""
-    if not isinstance(a, Boxes) or not isinstance(b, Boxes):
-        return a == b
-    pairs = list(zip(a.boxes, b.boxes))
-    same = all((p.name, p.text) == (q.name, q.text) for p, q in pairs)
-    return len(a.boxes) == len(b.boxes) and same and all(abs(getattr(p, k) - getattr(q, k)) <= within for p, q in pairs for k in "xywh")
 
 
 def without_text(value):

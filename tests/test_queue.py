@@ -41,13 +41,6 @@ def db(shared):
     return shared
 
 
-@pytest.fixture
-def lite(tmp_path):
-    made = open_database(f"sqlite:///{tmp_path}/a.db")
-    yield made
-    made.engine.dispose()
-
-
 def project(db, n: int = 6, kind: str = "choice", classes=("1", "7"), **rules) -> Queue:
     """A project over n items, filled."""
     db.add(items(n))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['App', 'make_site', 'annotate_app']
 
-# %% ../../nbs/70_annotate_app.ipynb #c0909726
+# %% ../../nbs/70_annotate_app.ipynb #82430581
 import os
 import re
 import secrets
@@ -31,7 +31,7 @@ from ..annotate_api import Desk, guide_html, whole, words
 from ..annotate_pages import guide_page, join_page, manage_page, me_page, people_page, project_form, projects_page, questions_page
 from ..annotate_pages import read_project, read_rules, screen, sign_in_page
 from ..blobs import BlobStore
-from ..core import BadInput, FsmlError, NotFound, resolve_path, say
+from ..core import BadInput, FsmlError, NotFound, say
 from ..processes import bind, check_exposure, serve
 from ..records import Annotation, Database, open_database
 from ..review import list_questions, progress_of, read_guide, write_guide
