@@ -24,7 +24,7 @@ from .blobs import BlobStore
 from .core import BadInput, FsmlError, progress, say, write_atomic, write_json
 from .dataset import open_dataset
 from .records import Item, Label, Manifest, Prediction, draft, find_artifact, find_parents, now
-from .task import Task, load_model, load_task, torch_session
+from .task import Task, load_model, load_task, task_config, torch_sessions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ def predict_dataset(
             return None, str(e)
 
     device = pick_device(device)
-    sessions, closed, items = {"model": torch_session(model.to(device), task, device)}, task.label_kind in CLOSED, list(items)
+    sessions, closed, items = torch_sessions(model.to(device), task, device), task.label_kind in CLOSED, list(items)
     predictions, errors, raw, n_outputs = [], [], [], len(task.labels) if closed else -1
     with ThreadPoolExecutor(threads) as pool, _features(model, n_outputs) as seen, progress(total=len(items), desc="predict") as bar:
         for batch in _batches(pool, read, items, batch_size):
@@ -189,7 +189,7 @@ def measure(
     seed: int = 0,
 ) -> dict[str, Any]:  # n, n_right, n_groups, accuracy (share of exact answers), low, high, ece, score (the task's own)
     "One figure."
-    right = np.array([p.label == label for p, label in zip(predictions, labels, strict=True)], bool)
+    right = np.array([task.is_right(p, label) for p, label in zip(predictions, labels, strict=True)], bool)
     low, high = bootstrap_interval(right, groups, seed=seed)
     return {
         "n": len(right), "n_right": int(right.sum()), "n_groups": len(right) if groups is None else len(set(groups)),
@@ -199,6 +199,7 @@ def measure(
 
 
 def judge(
+    task: Task,
     rows: "pd.DataFrame",  # what `dataset_rows` gave
     answers: Answers,
 ) -> "pd.DataFrame":  # with prediction, error, predicted, confidence, right, and label and truth as text in `said` and `checked`
@@ -211,7 +212,7 @@ def judge(
     return rows.assign(
         prediction=pd.Series(predictions, dtype=object), error=answers.errors, said=text(rows["label"]), checked=text(rows["truth"]),
         predicted=text(p and p.label for p in predictions), confidence=[p.confidence if p else np.nan for p in predictions],
-        right=pd.Series([p.label == b if p and b else None for p, b in zip(predictions, best)], dtype=object),
+        right=pd.Series([task.is_right(p, b) if p and b else None for p, b in zip(predictions, best)], dtype=object),
     )  # fmt: skip
 
 # %% ../nbs/50_evaluate.ipynb #cff57347
@@ -519,7 +520,7 @@ def summarise(
     found = figures(task, rows, seed)
     head = found[-1] if found else None
     part = rows[(rows["split"] == head["split"]) & rows["prediction"].notna() & rows[head["labels"]].notna()] if head else rows[:0]
-    part = part.assign(right=[p.label == l for p, l in zip(part["prediction"], part[head["labels"]])] if head else [])
+    part = part.assign(right=[task.is_right(p, l) for p, l in zip(part["prediction"], part[head["labels"]])] if head else [])
     said = part["checked" if head and head["labels"] == "truth" else "said"]
     classes = task.labels if task.label_kind in CLOSED else []
     both = rows[(rows["split"] == "test") & rows["truth"].notna() & rows["label"].notna()]
@@ -590,13 +591,13 @@ def evaluate(
     parents = find_parents(cfg)
     run = parents["train"]
     dataset = find_artifact(cfg, "dataset", run.parents["dataset"])
-    task, store = load_task(run.config["task"]), BlobStore(cfg.storage.blobs)
+    task, store = load_task(task_config(run)), BlobStore(cfg.storage.blobs)
     model = load_model(task, run.config["model"], run.path("model.safetensors"))
     with draft("evaluate", cfg, parents) as d:
         parents["dataset"] = dataset  # the manifest names it; the run fixes it, so it is no part of the key
         rows = dataset_rows(dataset)
         answers = predict_dataset(task, model, rows["item"], store, cfg.batch_size, cfg.threads, cfg.device)
-        rows = judge(rows, answers)
+        rows = judge(task, rows, answers)
         doubt = doubts(rows, answers, cfg.seed)
         rows["suspicion"], rows["suggested"] = doubt.suspicion, doubt.suggested
         metrics = summarise(task, rows, doubt, list(cfg.slices), cfg.seed)

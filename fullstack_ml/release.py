@@ -25,7 +25,7 @@ from .archive import SUFFIXES, Archive, write_archive
 from .core import BadConfig, Damaged, GateFailed, NotFound, Refused, Unavailable
 from .core import code_version, resolve_path, say, write_atomic, write_json
 from .records import Item, Manifest, Prediction, draft, find_artifact, find_parents, label_to_dict, list_artifacts, now
-from .task import Arrays, Session, Task, check_task, load_task, onnx_session, predict
+from .task import Arrays, Session, Task, check_task, graph_path, load_task, onnx_sessions, predict, task_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,13 +135,13 @@ def check_graph(
 def _loaded(
     pack: Sequence[str],  # modules that production starts from
     task: Mapping,  # a task's configuration
-    graph: Path,  # any variant
+    graphs: Mapping[str, Path],  # of any variant
     golden: Sequence[Item],  # items that carry their bytes
 ) -> tuple[dict[str, bytes], list[str]]:  # our modules' files and their source; packages with their versions
     "What a fresh Python loads to answer a few requests."
-    asked = {"pack": list(pack), "task": dict(task), "graph": str(graph), "golden": [(i.mime, (i.data or b"").hex()) for i in golden]}
+    asked = {"pack": list(pack), "task": dict(task), "graphs": {name: str(path) for name, path in graphs.items()}, "golden": [(i.mime, (i.data or b"").hex()) for i in golden]}
     command = [sys.executable, "-c", "from fullstack_ml.release import _answer_and_tell; _answer_and_tell()"]
-    env = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(graph.parent / ".bentoml"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(next(iter(graphs.values())).parent / ".bentoml"), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, env=env)
     if done.returncode:
         raise Damaged("The serving half cannot answer by itself", (done.stderr.strip().splitlines() or ["it died"])[-1], f"Import {', '.join(pack)} in a fresh Python.")
@@ -159,7 +159,7 @@ def _answer_and_tell() -> None:
     for module in asked["pack"]:
         import_module(module)
     task = load_task(asked["task"])
-    predict(task, {"model": onnx_session(Path(asked["graph"]))}, [task.parse(bytes.fromhex(body), mime) for mime, body in asked["golden"]])
+    predict(task, onnx_sessions({name: Path(path) for name, path in asked["graphs"].items()}), [task.parse(bytes.fromhex(body), mime) for mime, body in asked["golden"]])
     ours = {n: m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "fullstack_ml" and getattr(m, "__file__", None)}
     root = Path(ours["fullstack_ml"]).parents[1]
     files = {Path(path).relative_to(root).as_posix(): path for path in sorted(ours.values())}
@@ -175,7 +175,7 @@ def seal(
     path: Path,  # of the zip to write
     name: str,  # of the product
     task: Mapping,  # the task's configuration, with its `_target_`
-    graphs: Mapping[str, Path],  # variant -> ONNX file
+    graphs: Mapping[str, Mapping[str, Path]],  # variant -> graph -> ONNX file
     default: str,  # the variant that answers
     golden: Sequence[Item],  # items that carry their bytes
     about: Mapping,  # what else to write into release.json: metrics, dataset, lineage, ...
@@ -186,7 +186,7 @@ def seal(
 ) -> str:  # the release's id
     "Make a release: everything that an answer needs, in one zip."
     made, requests, members = load_task(task), [], dict(extra or {})
-    answers = {v: predict(made, {"model": onnx_session(g, 1)}, [made.parse(i.data, i.mime) for i in golden]) for v, g in graphs.items()}
+    answers = {v: predict(made, onnx_sessions(files, 1), [made.parse(i.data, i.mime) for i in golden]) for v, files in graphs.items()}
     for n, item in enumerate(golden):
         suffix = f".{item.mime.rpartition('/')[2]}"
         file = f"golden/{n:02}{suffix if suffix in SUFFIXES else '.dat'}"
@@ -194,10 +194,12 @@ def seal(
         given = {v: {"label": label_to_dict(a[n].label), "confidence": round(a[n].confidence, 6)} for v, a in answers.items()}
         requests.append({"file": file, "mime": item.mime, "item": item.id, "url": item.url, "author": item.author, "licence": item.licence, "answers": given})
     code, packages = _loaded(pack, task, next(iter(graphs.values())), golden)
-    members |= {f"graphs/{v}.onnx": g.read_bytes() for v, g in graphs.items()} | code
-    for v in graphs:
-        check_graph(members[f"graphs/{v}.onnx"], v)
-    told = {**about, "task": dict(task), "labels": made.labels, "default": default, "graphs": {v: f"graphs/{v}.onnx" for v in graphs}}
+    places = {v: {g: graph_path(Path("graphs"), v, g).as_posix() for g in files} for v, files in graphs.items()}
+    found = {places[v][g]: path.read_bytes() for v, files in graphs.items() for g, path in files.items()}
+    for place, graph in found.items():
+        check_graph(graph, place)
+    members |= found | code
+    told = {**about, "task": dict(task), "labels": made.labels, "default": default, "graphs": places}
     told |= {"created": now(), "code": code_version(), "tolerance": tolerance, "golden": requests}
     members |= {"release.json": json.dumps(told, indent=1, ensure_ascii=False, default=str).encode(), "MODEL_CARD.md": card.encode()}
     return write_archive(path, name, {**members, "requirements.txt": "".join(f"{p}\n" for p in packages).encode()})
@@ -215,7 +217,8 @@ def sample_release(
     made = load_task(task)
     check_task(made, model, folder, steps)
     items = [item for item, _ in made.sample(4, seed=1)]
-    seal(folder / "release.zip", "sample", task, {"float": folder / "check.onnx"}, "float", items, {}, "# A sample\n", pack=pack)
+    graphs = {path.name.removesuffix(".onnx").partition(".")[2] or "model": path for path in sorted(folder.glob("check*.onnx"))}
+    seal(folder / "release.zip", "sample", task, {"float": graphs}, "float", items, {}, "# A sample\n", pack=pack)
     return folder / "release.zip"
 
 # %% ../nbs/60_release.ipynb #ead8e50c
@@ -226,19 +229,19 @@ class Release:
         self,
         id: str,  # name and digest of the contents
         about: dict,  # release.json
-        variant: str,  # the graph that answers
+        variant: str,  # whose graphs answer
         task: Task,
-        session: Session,
+        sessions: Mapping[str, Session],
     ):
-        self.id, self.about, self.variant, self.task, self.session = id, about, variant, task, session
+        self.id, self.about, self.variant, self.task, self.sessions = id, about, variant, task, sessions
         self.labels: list[str] = about["labels"]
 
     def answer(
         self,
         encoded: Sequence[Arrays],  # what `task.encode` gave, item by item
     ) -> list[Prediction]:
-        "Predictions for encoded items, in one run of the graph."
-        return self.task.decode(self.task.infer({"model": self.session}, self.task.collate(encoded))) if encoded else []
+        "Predictions for encoded items, in one run."
+        return self.task.decode(self.task.infer(self.sessions, self.task.collate(encoded))) if encoded else []
 
     def predict(
         self,
@@ -266,11 +269,12 @@ def open_release(
             variant = variant or about["default"]
             if variant not in about["graphs"]:
                 raise BadConfig("The release has no such variant", variant, f"It has {', '.join(about['graphs'])}.")
-            graph = archive.read(about["graphs"][variant])
-            check_graph(graph, variant)
-            release = Release(archive.id, about, variant, load_task(about["task"]), onnx_session(graph, threads))
+            graphs = {name: archive.read(place) for name, place in about["graphs"][variant].items()}
+            for name, graph in graphs.items():
+                check_graph(graph, f"{variant}, {name}")
+            release = Release(archive.id, about, variant, load_task(about["task"]), onnx_sessions(graphs, threads))
             check_golden(release, [(archive.read(g["file"]), g) for g in about["golden"]])
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise Damaged("release.json cannot be understood", repr(e), "Make the release again: fsml release.") from e
     return release
 
@@ -321,15 +325,16 @@ def model_card(
         return ", ".join(f"{k} ({n})" for k, n in counts.items()) or "none"
 
     trial = "" if about["enforced"] else "**Gates were not enforced" + (": this is a trial on a part of the data.**\n\n" if about["trial"] else ".**\n\n")
-    data = about["data"]
+    data, known = about["data"], problem["classes"]
+    only = "It knows only the classes above and names one of them for anything that it is shown. " if known else ""
     variants = [{"variant": n, **{k: v for k, v in row.items() if isinstance(v, (int, float))}} for n, row in about["variants"].items()]
-    columns = ["variant", "accuracy", "size_mb", "latency_ms_p50", "latency_ms_p95", "images_per_second"]
+    columns = ["variant", about["main_metric"], "size_mb", "latency_ms_p50", "latency_ms_p95", "images_per_second"]
     slices = _table(about["slices"], ["slice", "n", "accuracy", "low", "high"]) if about["slices"] else "None were measured.\n"
     return f"""# {name}
 
 {trial}{problem["requirement"].strip()}
 
-It answers with one of: {", ".join(problem["classes"])}. The variant that answers is `{about["default"]}`.
+It answers with {f"one of: {', '.join(known)}" if known else f"a {about['label_kind']}"}. The variant that answers is `{about["default"]}`.
 
 ## Measured
 {_table([{"metric": k, "value": v} for k, v in about["metrics"].items()], ["metric", "value"])}
@@ -348,7 +353,7 @@ Licences: {listed(data["licences"])}.
 Authors: {listed(dict(list(data["authors"].items())[:200]))}.
 
 ## Limits
-It knows only the classes above and names one of them for anything that it is shown. It was measured on items of the same sources as it was trained on; elsewhere, measure again before relying on it. Confidences are not calibrated.
+{only}It was measured on items of the same sources as it was trained on; elsewhere, measure again before relying on it. Confidences are not calibrated.
 
 ## Descent
 {_table([{"stage": k, "artefact": v} for k, v in about["lineage"].items()], ["stage", "artefact"])}"""
@@ -463,7 +468,7 @@ def release(
     "Check the gates, seal a release and open it once; raises `GateFailed` and leaves nothing."
     parents = find_parents(cfg)
     made = _ancestors(cfg, parents)
-    problem, task = made["problem"].read_json("problem.json"), made["train"].config["task"]
+    problem, task = made["problem"].read_json("problem.json"), task_config(made["train"])
     about = _gather(cfg, made, problem, load_task(task))
     failed = [g for g in about["gates"] if not g["passed"]]
     if failed and about["enforced"]:
@@ -471,7 +476,7 @@ def release(
         raise GateFailed(f"The variant {about['default']} misses", missed, "Improve the model, or change the gates with whoever set them.")
     card = model_card(cfg.name, about, problem)
     lineage = {f"lineage/{kind}.json": (m.dir / "manifest.json").read_bytes() for kind, m in made.items()}
-    graphs = {n: made["compress"].path(v["file"]) for n, v in about["variants"].items()}
+    graphs = {n: {g: made["compress"].path(file) for g, file in v["files"].items()} for n, v in about["variants"].items()}
     golden, pack = pick_golden(cfg, made["dataset"], cfg.golden), [p["_target_"].rpartition(".")[0] for p in cfg.pack]
     with draft("release", cfg, parents) as d:
         path = d.dir / "release.zip"
@@ -497,7 +502,7 @@ def _gather(cfg: "DictConfig", made: Mapping[str, Manifest], problem: Mapping, t
     trial = any(v is not None for v in cfg.limits.values())
     return {
         "trial": trial, "enforced": cfg.enforce and not trial, "metrics": metrics, "measured_on": measured_on, "slices": slices, "variants": rows,
-        "gates": [asdict(g) for g in tables[default]], "data": data, "default": default, "dataset": made["dataset"].id, "train": made["train"].id,
+        "gates": [asdict(g) for g in tables[default]], "data": data, "main_metric": task.main_metric, "label_kind": task.label_kind, "default": default, "dataset": made["dataset"].id, "train": made["train"].id,
         "lineage": {kind: m.id for kind, m in sorted(made.items(), key=lambda p: p[1].created)},
     }  # fmt: skip
 

@@ -26,7 +26,7 @@ from .core import BadConfig, Damaged, FsmlError, capped, make, progress, public,
 from .dataset import open_dataset
 from .loader import Loader
 from .records import Label, Manifest, draft, find_parents
-from .task import Task, load_task, save_model
+from .task import Task, fit_task, load_task, save_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,8 @@ class Learner:
             for batch in self.valid:
                 out = self.task.step(self.model, self.tensors(batch))
                 losses.append(out["loss"].item())
-                predictions += self.task.decode({"output": out["output"].float().cpu().numpy()})
+                said = out["output"] if isinstance(out["output"], Mapping) else {"output": out["output"]}
+                predictions += self.task.decode({k: (v.float() if v.is_floating_point() else v).cpu().numpy() for k, v in said.items()})
         labels = list(self.valid_labels) if not hasattr(self.valid, "kept") else self.valid.kept(self.valid_labels)  # a loader may skip
         scores = self.task.score(predictions, labels)
         return {"val_loss": sum(losses) / max(1, len(losses)), **{f"val_{k}": v for k, v in scores.items()}}
@@ -339,9 +340,9 @@ def train(
 ) -> Manifest:  # model.safetensors, model.json, metrics.jsonl
     "Train a model on a dataset version."
     parents = find_parents(cfg)
-    task, data, store = load_task(cfg.task), open_dataset(parents["dataset"]), BlobStore(cfg.storage.blobs)
-    if data.classes != task.labels:
-        raise BadConfig("The dataset was built for other classes", data.classes, f"The task has {task.labels}: set problem=..., or build the dataset again.")
+    data, store = open_dataset(parents["dataset"]), BlobStore(cfg.storage.blobs)
+    told = fit_task(cfg.task, data.classes, data.labels("train"))
+    task = load_task(told)
     epochs, device = capped(cfg.epochs, cfg.limits.n_epochs), pick_device(cfg.device)
     if not isinstance(epochs, int) or epochs < 1:
         raise BadConfig("A training takes a whole number of epochs", epochs, "Set epochs=1 or more.")
@@ -355,7 +356,7 @@ def train(
         callbacks = [*(make(c) for c in cfg.callbacks.values()), Track(cfg.tracking, cfg)]
         learner = Learner(task, model, batches, valid, data.labels("val"), optim, sched, epochs, callbacks, augment, device, cfg.seed, d.dir)
         last = learner.fit()[-1]
-        save_model(model.to("cpu"), d.dir / "model.safetensors", {"task": cfg.task, "model": cfg.model, "epoch": learner.epoch})
+        save_model(model.to("cpu"), d.dir / "model.safetensors", {"task": told, "model": cfg.model, "epoch": learner.epoch})
         n = sum(p.numel() for p in model.parameters())
         d.metrics |= {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} | {"split": "val", "epochs": learner.epoch, "parameters": n}
         skipped = batches.skipped + valid.skipped

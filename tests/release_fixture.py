@@ -65,9 +65,9 @@ def make_release_fixture(root: Path, overrides: list[str] = []) -> ReleaseFixtur
     p = f.parents
     p["problem"] = f.write_problem()
     p["dataset"] = f.write("dataset", {}, items=rows)
-    p["train"] = f.write("train", {"dataset": p["dataset"]})
+    p["train"] = f.write("train", {"dataset": p["dataset"]}, model={"task": TASK})
     graph = root / "sample" / "check.onnx"
-    variants = [{"name": "float", "file": "float.onnx", "size_mb": 1.6, **NUMBERS}, {"name": "int8", "file": "int8.onnx", "size_mb": 0.5, **NUMBERS}]
+    variants = [{"name": "float", "files": {"model": "float.onnx"}, "size_mb": 1.6, **NUMBERS}, {"name": "int8", "files": {"model": "int8.onnx"}, "size_mb": 0.5, **NUMBERS}]
     p["compress"] = f.write("compress", {"train": p["train"]}, float=graph, int8=graph, variants=variants)
     figures = [{"split": "test", "who": "checked labels", "n": 8, "score": {"accuracy": 0.97, "f1_macro": 0.97}}]
     p["evaluate"] = f.write("evaluate", {"train": p["train"], "dataset": p["dataset"]}, metrics={"figures": figures, "slices": {}})

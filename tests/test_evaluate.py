@@ -128,7 +128,7 @@ def project(folder, monkeypatch, task="Eight", n=500, splits=(0.6, 0.15, 0.25), 
     with open_dict(cfg):
         cfg.task, cfg.model = {"_target_": f"fullstack_ml.tasks.toys.{task}"}, {"name": "linear"}
     with draft("train", cfg, find_parents(cfg)) as d:
-        save_model(model, d.dir / "model.safetensors", {})
+        save_model(model, d.dir / "model.safetensors", {"task": dict(cfg.task)})
         (d.dir / "metrics.jsonl").write_text("".join(json.dumps({"epoch": e, "train_loss": 1 / (e + 1), "val_loss": 1.1 / (e + 1)}) + "\n" for e in range(3)))
     return wrong
 

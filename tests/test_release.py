@@ -145,7 +145,7 @@ def test_resealed_with_harmful_content(made, members, tmp_path, harm):
 
 def test_foreign_task_and_missing_graph(made, members, tmp_path):
     about = json.loads(members["release.json"])
-    for change, error in [({"task": {"_target_": "os.system", "command": "true"}}, BadConfig), ({"graphs": {"float": "graphs/none.onnx"}}, Damaged), ({"default": "int4"}, BadConfig), ({"golden": 7}, Damaged)]:
+    for change, error in [({"task": {"_target_": "os.system", "command": "true"}}, BadConfig), ({"graphs": {"float": {"model": "graphs/none.onnx"}}}, Damaged), ({"default": "int4"}, BadConfig), ({"golden": 7}, Damaged)]:
         write_archive(tmp_path / "bad.zip", "sample", {**members, "release.json": json.dumps(about | change).encode()})
         with pytest.raises(error):
             open_release(tmp_path / "bad.zip")
