@@ -141,7 +141,7 @@ class Reader:
         "Begin a child; it imports while the first request is on its way."
         paths = os.pathsep.join(p for p in sys.path if p)
         env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-        env |= {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}  # what a large picture took is given back
+        env |= {"MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "8388608"}  # what a large picture took is given back, a small one's room is used again
         command = [sys.executable, "-c", "from fullstack_ml.reader import serve_requests; serve_requests()"]
         pipe = asyncio.subprocess.PIPE
         self.child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=env, limit=2**20)
