@@ -291,8 +291,7 @@ def read_page(
             author = pick(node, rules["author"])[0] or next((said[k] for k in ("creator", "author", "creditText") if said.get(k)), "")
             caption = pick(node, rules["caption"])[0] or said.get("caption") or said.get("name") or ""
             items.append(_item(source, image, *(licence if licence[0] else of_page), author, extra, caption=caption, page_url=url, opt_out=opt_out))
-    links = {address: "page" for href in hrefs if (address := at(href))}
-    return Found(_wanted(source, links), items, opt_out, nofollow)
+    return Found(_wanted(source, {address: "page" for href in hrefs if (address := at(href))}), items, opt_out, nofollow)
 
 
 def _wanted(source: Mapping, links: Mapping[str, str]) -> list[tuple[str, str]]:  # without the pages that the source denies

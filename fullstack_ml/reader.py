@@ -101,8 +101,11 @@ def _answer(request: dict, body: bytes, cfg: dict, own: Any) -> dict:
         return {"error": "BadInput", "what": "The answer cannot be read", "value": f"{type(e).__name__}: {str(e)[:200]}"}
 
 
-def _plain(item: Item) -> dict:
-    return {f.name: getattr(item, f.name) for f in fields(Item) if f.name != "data"}
+_EMPTY = {f.name: f.default for f in fields(Item) if f.name != "data"}
+
+
+def _plain(item: Item) -> dict:  # what it has
+    return {name: value for name, empty in _EMPTY.items() if (value := getattr(item, name)) != empty}
 
 
 def serve_requests() -> None:
