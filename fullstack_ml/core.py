@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FsmlError', 'BadInput', 'UnsupportedType', 'TooLarge', 'BadConfig', 'NotFound', 'Refused', 'GateFailed', 'Damaged',
            'Unavailable', 'checkout', 'project_dir', 'conf_dir', 'resolve_path', 'sha256', 'digest', 'write_atomic',
-           'write_json', 'code_version', 'code_hash', 'seed_everything', 'compose_cfg', 'make', 'stages', 'public',
-           'capped', 'say', 'progress']
+           'write_json', 'write_table', 'code_version', 'code_hash', 'seed_everything', 'compose_cfg', 'make', 'stages',
+           'public', 'capped', 'say', 'progress']
 
 # %% ../nbs/00_core.ipynb #44678062
 import ast
@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,26 @@ def write_json(
 ) -> Path:
     "Write a value as indented JSON, whole or not at all."
     return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def write_table(
+    path: Path,  # a Parquet file to write
+    rows: Sequence[Mapping],  # column -> text, number or None
+    types: Mapping[str, str],  # column -> string, int32 or int64; other columns are left out
+    **columns: list,  # further columns of any type, one value a row
+) -> None:
+    "Rows as a Parquet table. Texts are laid out by hand: `pa.array` imports pandas, which takes 60 MB."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = {}
+    for name, kind in types.items():
+        values = [r[name] for r in rows]
+        texts = [b"" if v is None else str(v).encode() for v in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        is_known = np.packbits(np.array([v is not None for v in values], bool), bitorder="little")
+        made[name] = pa.LargeStringArray.from_buffers(len(values), *map(pa.py_buffer, (ends, b"".join(texts), is_known))).cast(kind)
+    pq.write_table(pa.table({**made, **columns}), path, compression="zstd")
 
 # %% ../nbs/00_core.ipynb #f98ce1a5
 def _git(*args: str) -> str | None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastcore.basics import patch
 
-from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable, code_hash, code_version, digest, public, resolve_path, sha256, write_json
+from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable, code_hash, code_version, digest, public, resolve_path, sha256, write_json, write_table
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -190,12 +190,8 @@ def write_items(
     **columns: list,  # further columns, one value an item
 ) -> None:
     "Items as a Parquet table, without their bytes."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows, types = [{**_row(i), "meta": json.dumps(i.meta)} for i in items], {"width": pa.int32(), "height": pa.int32()}
-    arrays = {f.name: pa.array([r[f.name] for r in rows], types.get(f.name, pa.string())) for f in fields(Item) if f.name != "data"}
-    pq.write_table(pa.table({**arrays, **columns}), path, compression="zstd")
+    types = {f.name: "int32" if f.name in ("width", "height") else "string" for f in fields(Item) if f.name != "data"}
+    write_table(path, [{**_row(i), "meta": json.dumps(i.meta)} for i in items], types, **columns)
 
 
 def read_items(
