@@ -326,6 +326,8 @@ def _explain(error: Exception, stage: str, overrides: Sequence[str]) -> FsmlErro
     text = str(error)
     if isinstance(error, OverrideParseException):
         return BadConfig("This override cannot be read", error.override, "Write key=value, in Hydra's override grammar.")
+    if m := re.search(r"Ambiguous value for argument '(.*?)'", text):
+        return BadConfig("This override names several values", m[1], f"To try each: fsml rerun {stage} ... -m. As one list: key=[a,b].")
     if isinstance(error, MissingConfigException) and error.options:
         missing = (error.missing_cfg_file or "").rpartition("/")
         remedy = f"Did you mean {m[0]}? " if (m := difflib.get_close_matches(missing[2], error.options, 1)) else ""

@@ -395,7 +395,10 @@ class Sweep:
         parents, all = find_parents(cfg), [*self.fixed, *(f"{k}={v}" for k, v in values.items())]
         told = {"number": number, "stage": self.stage, "root": self.root, "values": dict(values), "overrides": all}
         told |= {"key": stage_key(self.stage, cfg, parents)[0], "code": key_parts(self.stage, cfg, parents)["code"]}
-        return read_trial(write_json(self.dir / f"{number:04d}" / "trial.json", told).parent)
+        folder = write_json(self.dir / f"{number:04d}" / "trial.json", told).parent
+        if made := find_fresh(self.stage, cfg, parents):  # the same work stands already
+            write_json(folder / "done.json", {"artefact": made.id, "seconds": 0, "at": now()})
+        return read_trial(folder)
 
 # %% ../nbs/83_sweep.ipynb #79b68a27
 def run_sweep(
@@ -440,7 +443,7 @@ def _next(sweep: Sweep, trials: list[Trial], todo: list[Trial], busy: set[str]) 
     if todo or (values := sweep.search.propose(sweep.axes, len(trials), trials, sweep.cfg)) is None:
         return None
     trials.append(sweep.define(len(trials), values))
-    todo.append(trials[-1])
+    todo += [t for t in trials[-1:] if t.state != "done"]
     return _next(sweep, trials, todo, busy)
 
 
