@@ -49,7 +49,8 @@ def differences(
     code = {name.removeprefix("fullstack_ml."): h[:12] for name, h in parts["code"].items()}
     if (noted := newest.code.get("sources")) is None:
         return found or ["code: this artefact is older than the list of its modules"]
-    changed = sorted(name for name in {*code, *noted} if code.get(name) != noted.get(name))
+    whole = all(kind in parents for kind in cfg.get("parents") or {})  # else it is not known which modules an unknown parent would add
+    changed = sorted(name for name in ({*code, *noted} if whole else {*code} & {*noted}) if code.get(name) != noted.get(name))
     return found + ([f"code: {', '.join(changed)}"] if changed else [])
 
 

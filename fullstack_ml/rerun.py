@@ -56,12 +56,15 @@ def warm_up(
 
 
 def _imported(source: Path) -> list[str]:
-    "Names of the modules that the cells of a notebook import at their outermost level."
+    "Names of the modules that a notebook imports before it does anything else."
     found: list[str] = []
     for cell in json.loads(source.read_text(encoding="utf8"))["cells"]:
         with contextlib.suppress(SyntaxError):  # a line for IPython alone
             for node in ast.parse("".join(cell["source"])).body if cell["cell_type"] == "code" else []:
-                found += [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    found += [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                elif not isinstance(node, ast.AnnAssign):  # parameters are no deed; a cell may set a variable that the next import reads
+                    return list(dict.fromkeys(filter(None, found)))
     return list(dict.fromkeys(filter(None, found)))
 
 # %% ../nbs/80_rerun.ipynb #615147bb

@@ -363,7 +363,7 @@ class Sweep:
             raise BadConfig("A search has nothing to choose", " ".join(cfg.overrides), "Add an override that sweeps, such as 'optim.lr=tag(log,interval(1e-4,1e-2))'.")
         self.fixed = [*(f"limits.{k}={v}" for k, v in cfg.limits.items() if v is not None), *fixed]
         first = self.compose({a.key: a.at(0) for a in self.axes})
-        if first.storage != cfg.storage:
+        if _places(first) != _places(cfg):
             raise BadConfig("The trials would rest elsewhere than their sweep", first.storage.root, "Give profile and storage to both; fsml rerun ... -m does.")
         parents = find_parents(first)
         self.fixed += [f"parents.{kind}={m.id}" for kind, m in parents.items() if f"parents.{kind}" not in {a.key for a in self.axes}]
@@ -399,6 +399,11 @@ class Sweep:
         if made := find_fresh(self.stage, cfg, parents):  # the same work stands already
             write_json(folder / "done.json", {"artefact": made.id, "seconds": 0, "at": now()})
         return read_trial(folder)
+
+
+def _places(cfg: "DictConfig") -> dict[str, str]:
+    "Where things rest, whether the folder of the artefacts is told as a relative path or not."
+    return {k: str(resolve_path(v)) if k == "root" else str(v).replace(cfg.storage.root, "") for k, v in cfg.storage.items()}
 
 # %% ../nbs/83_sweep.ipynb #79b68a27
 def run_sweep(

@@ -263,3 +263,13 @@ def test_a_search_goes_on_where_it_stopped(home):
     first, second = sweep(few), sweep(more)
     assert len(artefacts()) == 3 and set(read_trials(first)["artefact"]) < set(read_trials(second)["artefact"])
     assert Sweep(few).dir == Sweep(more).dir
+
+
+def test_a_relative_folder_of_artefacts(home, monkeypatch):
+    monkeypatch.delenv("FSML_ARTIFACTS")
+    assert sweep(cfg_of("problem.gates.size_mb=1", jobs=1)).dir.parent == home / "artifacts" / "sweep" and len(artefacts()) == 1
+
+
+def test_trials_do_not_rest_elsewhere_than_their_sweep(home):
+    with pytest.raises(BadConfig, match="rest elsewhere"):
+        Sweep(cfg_of("problem.gates.size_mb=1,2", "storage.blobs=elsewhere"))
