@@ -17,12 +17,12 @@ from pathlib import Path
 from . import __version__
 
 # %% ../nbs/90_cli.ipynb #c7854e9e
-_ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve")
+_ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve", "sweep")
 _OTHERS = {
     "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
     "answers": "a project's answers to a folder for other tools, and from their files",
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
-    "rerun": "execute a stage's run notebook with overrides; leaves notebook and page beside the artefact",
+    "rerun": "execute a stage's run notebook with overrides, many of them as a sweep with -m, or with --to all that is stale",
     "lineage": "what an artefact came from, down to page, author and licence",
     "ls": "artefacts and their metrics",
     "versions": "dataset versions: their log, what changed, tags, folders in and out, proofs, sweeping up",
@@ -143,17 +143,86 @@ def run(
         cfg = compose_cfg(command, rest)
         made = getattr(import_module(f"fullstack_ml.{command}"), command)(cfg)
         print(os.path.relpath(made.dir))
+        if command == "sweep":
+            import_module("fullstack_ml.sweep").check_sweep(made)
 
 # %% ../nbs/90_cli.ipynb #7224f2c6
 def _rerun(words: Sequence[str]) -> None:
     from fullstack_ml.core import BadConfig
 
-    if not words:
-        raise BadConfig("Which stage?", None, "Write fsml rerun train [key=value ...].")
+    args, overrides = _rerun_words(words)
+    if args.to:
+        _chain(args.to, overrides, args.why)
+        return
+    if not overrides or "=" in overrides[0]:
+        raise BadConfig("Which stage?", None, "Write fsml rerun train [key=value ...], or fsml rerun --to release.")
+    stage, *overrides = overrides
+    if args.multirun:
+        _sweep(stage, overrides, args)
+        return
+    if given := [name for name in _SWEEP if getattr(args, name) is not None]:
+        raise BadConfig("This belongs to a sweep", f"--{given[0]}", f"Add -m: fsml rerun {stage} ... -m.")
     from fullstack_ml.rerun import rerun
 
-    made = rerun(words[0], words[1:], echo=True)
+    _show_rerun(rerun(stage, overrides, echo=True))
+
+
+def _show_rerun(made) -> None:
     print(f"{os.path.relpath(made.dir)}\n{os.path.relpath(made.dir.with_suffix('.ipynb'))}\n{os.path.relpath(made.dir.with_suffix('.html'))}")
+
+
+_SWEEP = {  # option -> the setting of conf/sweep.yaml that it stands for
+    "search": "search", "launcher": "launcher", "jobs": "launcher.n_jobs", "trials": "search.trials", "seed": "search.seed", "metric": "metric",
+    "direction": "direction",
+}  # fmt: skip
+
+
+def _rerun_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:  # its options, and the other words
+    from fullstack_ml.core import BadConfig
+
+    def wrong(message: str) -> None:
+        raise BadConfig("These words make no sense", f"rerun {' '.join(words)}", f"{message[:1].upper()}{message[1:]}. Write fsml {_USAGE['rerun']}")
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = wrong
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--why", action="store_true")
+    for name in ("to", *_SWEEP):
+        parser.add_argument(f"--{name}")
+    args = parser.parse_intermixed_args(words)
+    if args.why and not args.to:
+        wrong("--why goes with --to")
+    return args, args.words
+
+
+def _chain(target: str, overrides: Sequence[str], why: bool) -> None:
+    from fullstack_ml.chain import explain, run_to, tell
+
+    if why:
+        tell(explain(target, overrides))
+    else:
+        _show_rerun(run_to(target, overrides, echo=True)[target])
+
+
+def _sweep(stage: str, overrides: Sequence[str], args: argparse.Namespace) -> None:
+    "First the trials, from here, then the sweep's own notebook, which finds them done."
+    from fullstack_ml.core import BadConfig, compose_cfg
+    from fullstack_ml.rerun import rerun
+    from fullstack_ml.sweep import Sweep, check_sweep, run_sweep
+
+    if args.search in (None, "grid") and (given := [f"--{n} {getattr(args, n)}" for n in ("trials", "seed") if getattr(args, n) is not None]):
+        raise BadConfig("A grid goes through every combination once", given[0], "Add --search random or --search optuna.")
+    own = [o.removeprefix("sweep:") for o in overrides if o.startswith("sweep:")]
+    tried = [o for o in overrides if not o.startswith("sweep:")]
+    both = [o for o in tried if re.match(r"(profile|local|storage)\b", o)]
+    quoted = (re.sub(r'(\\*)"', r'\1\1\\"', o) for o in tried)
+    given = [f"{key}={value}" for name, key in _SWEEP.items() if (value := getattr(args, name)) is not None]
+    words = [f"stage={stage}", f"overrides=[{', '.join(f'{chr(34)}{o}{chr(34)}' for o in quoted)}]", *both, *given, *own]
+    run_sweep(Sweep(compose_cfg("sweep", words)))
+    made = rerun("sweep", [*words, "retry=false"], echo=True)
+    _show_rerun(made)
+    check_sweep(made)
 
 
 def _lineage(words: Sequence[str]) -> None:
@@ -329,7 +398,7 @@ def _verify(cfg, args) -> None:
     print(f"dataset/{version.id} is whole: {version.metrics.get('items')} items")
 
 
-def _sweep(cfg, args) -> None:
+def _gc(cfg, args) -> None:
     from fullstack_ml.versions import gc
 
     found = gc(cfg, args.delete, alone=args.alone)
@@ -346,7 +415,7 @@ def _delete(cfg, args) -> None:
 
 
 _VERSION_ACTS = {
-    "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _sweep, "delete": _delete,
+    "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _gc, "delete": _delete,
 }  # fmt: skip
 
 # %% ../nbs/90_cli.ipynb #1ead8d83
@@ -385,7 +454,8 @@ _USAGE = {
     "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
     "answers": "answers export PROJECT FOLDER --format F [--which answers|consensus|decisions] [--no-pictures] |"
     " import PROJECT PATH --format F [--annotator NAME] [--add-items] [--licence L]",
-    "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...]",
+    "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...] | rerun <stage> [key=a,b ...] -m [--search grid|random|optuna] [--trials N] [--metric M] [--direction D]"
+    " [--jobs N] [--launcher here|submitit] [--seed N] [sweep:key=value ...] | rerun --to <stage> [key=value ...] [stage:key=value ...] [--why]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"
     " import FOLDER --format F [--licence L] | verify VERSION [--no-bytes] | gc [--delete] [--alone] | delete VERSION; each with [--name NAME] [key=value ...]",
