@@ -165,7 +165,7 @@ class Checkpoint:
     def after_batch(self, learner: Learner) -> None:
         "Write one if it is time, and if the batches can be gone on with from here."
         by_time = self.every_seconds is not None and time.monotonic() - self.written > self.every_seconds
-        if (by_time or self.every_batches and learner.at % self.every_batches == 0) and not learner.pending and hasattr(learner.batches, "state_dict"):
+        if (by_time or self.every_batches and learner.at % self.every_batches == 0) and not learner.machine.pending and hasattr(learner.batches, "state_dict"):
             self.write(learner)
 
     def after_epoch(self, learner: Learner) -> None:
@@ -219,6 +219,8 @@ def _restore(learner: Learner, state: dict) -> None:
     "Put it back."
     learner.model.load_state_dict(state["model"])
     learner.optim.load_state_dict(state["optim"])
+    for p, kept in learner.optim.state.items():  # torch's fused optimisers walk through memory: state and weight must lie in it alike
+        kept.update({k: torch.empty_like(p, dtype=v.dtype).copy_(v) for k, v in kept.items() if isinstance(v, torch.Tensor) and v.shape == p.shape})
     learner.machine.scaler.load_state_dict(state["scaler"]) if state["scaler"] else None
     for callback in learner.callbacks:
         if (name := type(callback).__name__) in state["callbacks"]:

@@ -199,23 +199,21 @@ def measure_speed(
     batch: Arrays,  # one that training will see
     device: str,
     among: Sequence[Speed],
-    seconds: float = 6,  # to spend on all together, about
+    rounds: int = 8,
+    seconds: float = 6,  # on all together, after which no further round begins
 ) -> dict[Speed, float]:  # items a second, forward and backward
     "Time a few steps of each setting; the state of chance is put back."
     state, trials, best = torch.get_rng_state(), [], dict.fromkeys(among, float("inf"))
     for speed in among:
         machine = Alone(device, speed)
         trials.append((speed, machine, *machine.prepare(task, deepcopy(model).train())))
-    until, first = time.monotonic() + seconds, True
-    while first or time.monotonic() < until:
-        for speed, machine, copy, step in trials:
+    until = time.monotonic() + seconds
+    for n in range(rounds):
+        for speed, machine, copy, step in trials if n == 0 or time.monotonic() < until else ():
             started = time.monotonic()
             machine.gradients(step, machine.tensors(batch))["loss"].item()  # waits for a GPU
             copy.zero_grad()
             best[speed] = min(best[speed], time.monotonic() - started)
-            if time.monotonic() > until and not first:
-                break
-        first = False
     torch.set_rng_state(state)
     return {speed: len(next(iter(batch.values()))) / took for speed, took in best.items()}
 
