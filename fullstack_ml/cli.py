@@ -142,7 +142,8 @@ def run(
 
         cfg = compose_cfg(command, rest)
         made = getattr(import_module(f"fullstack_ml.{command}"), command)(cfg)
-        print(os.path.relpath(made.dir))
+        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+            print(os.path.relpath(made.dir))
 
 # %% ../nbs/90_cli.ipynb #7224f2c6
 def _rerun(words: Sequence[str]) -> None:
@@ -311,9 +312,11 @@ def _checkout(cfg, args) -> None:
 
 
 def _import(cfg, args) -> None:
+    from fullstack_ml.arrays import import_arrays, is_arrays
     from fullstack_ml.versions import import_version
 
-    print(os.path.relpath(import_version(cfg, args.folder, args.format, args.licence or "").dir))
+    made = (import_arrays if is_arrays(args.format) else import_version)(cfg, args.folder, args.format, args.licence or "")
+    print(os.path.relpath(made.dir))
 
 
 def _verify(cfg, args) -> None:
