@@ -142,7 +142,8 @@ def run(
 
         cfg = compose_cfg(command, rest)
         made = getattr(import_module(f"fullstack_ml.{command}"), command)(cfg)
-        print(os.path.relpath(made.dir))
+        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+            print(os.path.relpath(made.dir))
         if command == "sweep":
             import_module("fullstack_ml.sweep").check_sweep(made)
 
@@ -380,9 +381,11 @@ def _checkout(cfg, args) -> None:
 
 
 def _import(cfg, args) -> None:
+    from fullstack_ml.arrays import import_arrays, is_arrays
     from fullstack_ml.versions import import_version
 
-    print(os.path.relpath(import_version(cfg, args.folder, args.format, args.licence or "").dir))
+    made = (import_arrays if is_arrays(args.format) else import_version)(cfg, args.folder, args.format, args.licence or "")
+    print(os.path.relpath(made.dir))
 
 
 def _verify(cfg, args) -> None:
