@@ -143,10 +143,33 @@ def test_padding_learns_nothing():
 
 def test_the_drawn_softmax_estimates_the_full_one():
     torch.manual_seed(0)
-    states, table, true = torch.randn(50, 16), torch.randn(2001, 16), torch.randint(1, 2001, (50,))
-    full = next_item_loss(states, table, true)
-    some = np.mean([next_item_loss(states, table, true, negatives=1000).item() for _ in range(30)])
-    assert some == pytest.approx(full.item(), rel=0.02) and next_item_loss(states, table, true, negatives=5000) == full
+    often = 1 / torch.arange(2001).clamp(min=1)
+    states, table, off = torch.randn(400, 16), torch.randn(2001, 16) / 4, []
+    for _ in range(20):
+        true = torch.multinomial(often[1:], 400, replacement=True) + 1
+        full = next_item_loss(states, table, true, often)
+        assert next_item_loss(states, table, true, often, negatives=5000) == full
+        off.append([(next_item_loss(states, table, true, counted, negatives=500) - full).item() for counted in (often, often**2)])
+    right, wrong = np.abs(np.mean(off, axis=0))
+    assert right < 0.03 < wrong
+
+
+def test_answers_are_counted_as_they_pass():
+    task = made()
+    model = task.build_model(MODEL).train()
+    items = [question(task, items=["thing 0", "thing 1", "thing 2"]), question(task, items=["thing 1"])]
+    batch = task.collate([task.encode(i) for i in items], [ItemSequence(("thing 3",)), ItemSequence(("sofa",))])
+    task.step(model, {k: torch.from_numpy(v) for k, v in batch.items()})
+    assert model.often.nonzero()[:, 0].tolist() == list(range(31)) and (model.often - 1).nonzero()[:, 0].tolist() == [2, 3, 4]
+
+
+def test_evaluation_gives_scores_in_the_order_of_the_batch(net):
+    task = made()
+    pairs = task.sample(11, seed=3)
+    batch = task.collate([task.encode(i) for i, _ in pairs], [l for _, l in pairs])
+    with torch.no_grad():
+        out = task.step(net.eval(), {k: torch.from_numpy(v) for k, v in batch.items()})
+        assert torch.allclose(out["output"]["output"], net(torch.from_numpy(batch["items"])), atol=1e-5)
 
 
 def test_gbce_without_calibration_is_the_loss_of_the_paper():
@@ -155,7 +178,7 @@ def test_gbce_without_calibration_is_the_loss_of_the_paper():
     torch.manual_seed(1)
     states, table, true = torch.randn(20, 8), torch.randn(101, 8), torch.randint(1, 101, (20,))
     torch.manual_seed(2)
-    found = next_item_loss(states, table, true, "bce")
+    found = next_item_loss(states, table, true, torch.ones(101), "bce")
     torch.manual_seed(2)
     drawn = torch.randint(1, 101, (20, 1))[:, 0]
     yes, no = (states * table[true]).sum(1), (states * table[drawn]).sum(1)

@@ -206,8 +206,9 @@ def next_item_loss(
     states: "Tensor",  # float [n, width], what each place expects
     table: "Tensor",  # float [n_items + 1, width], row 0 for none
     true: "Tensor",  # int [n], 1 to n_items, what came next
+    often: "Tensor",  # float [n_items + 1], how often each thing comes next, in any unit
     loss: str = "softmax",  # or "bce"
-    negatives: int | None = None,  # things drawn: for the batch (softmax) or for each place (bce, where None is 1); None: all
+    negatives: int | None = None,  # things drawn: for the batch (softmax, None: the whole catalogue) or for each place (bce, None: 1)
     calibration: float = 0.0,  # t of gBCE, 0 to 1
 ) -> "Tensor":
     "The mean loss of the places."
@@ -225,10 +226,13 @@ def next_item_loss(
         return -(beta * F.logsigmoid(positive) + (other * F.logsigmoid(-negative)).sum(1)).mean() / (n + 1)
     if negatives is None or negatives >= n_items:
         return F.cross_entropy(states @ table[1:].T, true - 1)
-    drawn = torch.randint(1, n_items + 1, (negatives,), device=true.device)
+    evenly = -(-negatives // 5)
+    there = true[torch.randperm(len(true), device=true.device)[: negatives - evenly]]
+    drawn = torch.cat([there, torch.randint(1, n_items + 1, (evenly,), device=true.device)])
+    expected = len(there) * often / often[1:].sum() + evenly / n_items
     rows = F.embedding(torch.cat([true, drawn]), table)
-    positive, others = (states * rows[: len(true)]).sum(-1, keepdim=True), states @ rows[len(true) :].T
-    others = others.masked_fill(drawn == true[:, None], float("-inf")) + np.log(n_items / negatives)
+    positive, others = (states * rows[: len(true)]).sum(-1, keepdim=True), states @ rows[len(true) :].T - expected[drawn].log()
+    others = others.masked_fill(drawn == true[:, None], float("-inf"))
     return F.cross_entropy(torch.cat([positive, others], 1), torch.zeros_like(true))
 
 # %% ../../nbs/33_seqrec.ipynb #cc9c0094
@@ -313,15 +317,19 @@ class SequentialRecommendation(Task):
         from torch.nn.functional import cross_entropy
 
         items, target = batch["items"], batch["target"]
+        size = (items != 0).sum(1)
         if not model.training:
-            scores = model(items)
+            parts = [(part, model(items[part, -max(1, int(size[part].max())) :])) for part in size.argsort().chunk(4)]  # short ones need no long padding
+            scores = torch.cat([s for _, s in parts])[torch.cat([p for p, _ in parts]).argsort()]
             loss = cross_entropy(scores, target - 1, ignore_index=-1, reduction="sum") / (target > 0).sum().clamp(min=1)
             return {"loss": loss, "output": {"output": scores, "known": batch["known"]}}
-        items = items[:, -int((items != 0).any(0).sum()) :]
+        items = items[:, -int(size.max()) :]
         true = torch.cat([items[:, 1:], target[:, None]], 1)
         asked = (items != 0) & (true != 0)
-        states = model.states(items)[asked]
-        return {"loss": next_item_loss(states, model.items.weight, true[asked], self.loss, self.negatives, self.calibration), "output": states}
+        states, true = model.states(items)[asked], true[asked]
+        model.often.index_add_(0, true, torch.ones_like(true, dtype=model.often.dtype))
+        loss = next_item_loss(states, model.items.weight, true, model.often, self.loss, self.negatives, self.calibration)
+        return {"loss": loss, "output": states}
 
     def infer(self, sessions: Mapping[str, Session], batch: Arrays) -> Arrays:
         "The scores, and what is not to be recommended."
@@ -329,13 +337,11 @@ class SequentialRecommendation(Task):
 
     def decode(self, output: Arrays) -> list[Prediction]:
         "The best things that may be recommended; the confidence is the probability that the next one is among them."
-        from scipy.special import logsumexp
-
         scores = without(output["output"], output["known"]) if "known" in output else output["output"]
-        total, found = logsumexp(scores, axis=1), []
-        for row, best, whole in zip(scores, top_items(scores, self.k), total):
+        most, found = scores.max(1, keepdims=True), []
+        for row, best, whole in zip(scores - most, top_items(scores, self.k), np.exp(scores - most).sum(1)):
             best = best[np.isfinite(row[best])]
-            p = np.exp(row[best].astype(np.float64) - whole)
+            p = np.exp(row[best].astype(np.float64)) / whole
             names = [self.labels[i] for i in best]
             found.append(Prediction(ItemSequence(tuple(names)), min(1.0, float(p.sum())), dict(zip(names, p.tolist()))))
         return found
