@@ -71,6 +71,8 @@ def decode_grey(
     try:
         with Image.open(io.BytesIO(body), formats=list(FORMATS)) as image:
             image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits
+                return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.asarray(image.convert("L"))
@@ -168,7 +170,7 @@ def confused_characters(
                 found.update(zip(right or [""] * len(wrong), wrong or [""] * len(right)))
     return found
 
-# %% ../../nbs/32_ocr.ipynb #645a49ed
+# %% ../../nbs/32_ocr.ipynb #50f24689
 _FIRST, _START, _END, _UNKNOWN = 4, 1, 2, 3  # tokens, as in models.line_reader; 0 is nothing
 
 
@@ -192,7 +194,7 @@ def reading_loss(
     beside = ctc_loss(seen.float().log_softmax(-1).transpose(0, 1), characters, columns, (characters > 0).sum(1), zero_infinity=True)
     return (1 - ctc) * loss + ctc * beside, logits
 
-# %% ../../nbs/32_ocr.ipynb #50f24689
+# %% ../../nbs/32_ocr.ipynb #6dfbde1a
 class LineReading(Task):
     "One line of text."
 
@@ -279,7 +281,7 @@ class LineReading(Task):
         "Exact match, CER, WER and character accuracy, which is 1 - CER or 0; NaN for no items."
         return reading_scores([label.text for label in labels], [p.label.text for p in predictions])
 
-# %% ../../nbs/32_ocr.ipynb #6dfbde1a
+# %% ../../nbs/32_ocr.ipynb #cbb38953
 def _drawn(task: LineReading, seed: Sequence[int]) -> tuple[Item, Label]:
     "A picture of a word of the alphabet."
     rng = np.random.default_rng(seed)
@@ -309,7 +311,7 @@ def _read(task: LineReading, model: "nn.Module", batch: Mapping) -> dict:
     found = task.infer(torch_sessions(model, task, str(batch["image"].device)), arrays)
     return {name: torch.from_numpy(array) for name, array in found.items()}
 
-# %% ../../nbs/32_ocr.ipynb #cbb38953
+# %% ../../nbs/32_ocr.ipynb #9e18435a
 @patch
 def collate(self: LineReading, encoded: Sequence[Arrays], labels: Sequence[Label] | None = None) -> Arrays:
     "One batch: white on the right up to a multiple of 32 pixels."
@@ -332,7 +334,7 @@ def is_right(self: LineReading, prediction: Prediction, label: Label) -> bool:
     "Is every character right, whichever way Unicode writes it?"
     return spelled(prediction.label.text) == spelled(label.text)
 
-# %% ../../nbs/32_ocr.ipynb #47282433
+# %% ../../nbs/32_ocr.ipynb #c41e243a
 _BEGIN = ("logits", "key", "value", "memory_key", "memory_value", "columns", "ctc")
 _STEP = ("token", "key", "value", "memory_key", "memory_value", "columns")
 
@@ -377,7 +379,7 @@ def infer(self: LineReading, sessions: Mapping[str, Session], batch: Arrays) -> 
     found = beam_search(begun["logits"], step, _END, (0, _START, _UNKNOWN), self.beam, self.most, prefixes, self.weight)
     return {"tokens": found.tokens, "p": found.p, "confidence": found.confidence}
 
-# %% ../../nbs/32_ocr.ipynb #5f024deb
+# %% ../../nbs/32_ocr.ipynb #ce01f774
 class Augment:
     "Small changes of lines of text, each time others."
 
