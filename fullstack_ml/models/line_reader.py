@@ -7,6 +7,7 @@ __all__ = ['BLANK', 'START', 'END', 'UNKNOWN', 'FIRST', 'keep_columns', 'LineRea
 
 # %% ../../nbs/22_line_reader.ipynb #ac687ac7
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core import BadConfig
@@ -132,11 +133,8 @@ class LineReader(nn.Module):
         mask = padding_mask(n, memory_kv[0].shape[-2])
         x, (key, value) = self.decoder.step(self.vectors(token, cache[0].shape[-2]), memory_kv, cache, mask)
         return self.out(x[:, -1]), key.transpose(0, 1), value.transpose(0, 1)
-    def parts(self) -> dict[str, nn.Module]:
-        "`begin` and `step` as modules of their own, to be exported."
-        return {"encoder": _Begin(self), "decoder": _Step(self)}
 
-
+# %% ../../nbs/22_line_reader.ipynb #da553e4d
 class _Begin(nn.Module):
     def __init__(self, reader: LineReader):
         super().__init__()
@@ -149,3 +147,9 @@ class _Begin(nn.Module):
 class _Step(_Begin):
     def forward(self, token: Tensor, key: Tensor, value: Tensor, memory_key: Tensor, memory_value: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
         return self.reader.step(token, key, value, memory_key, memory_value, columns)
+
+
+@patch
+def parts(self: LineReader) -> dict[str, nn.Module]:
+    "`begin` and `step` as modules of their own."
+    return {"encoder": _Begin(self), "decoder": _Step(self)}
