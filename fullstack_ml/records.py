@@ -533,12 +533,17 @@ def find_artifact(
 ) -> Manifest:
     "One finished artefact, with its files here; raises `NotFound` with the stage to run first."
     ids = here if ref in (here := _ids(cfg, kind, far=False)) else _ids(cfg, kind)  # what is here by name asks nobody
-    found = ids[-1:] if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
+    found = _newest(cfg, kind, ids) if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
     if len(found) > 1:
         raise BadConfig(f"More than one {kind} begins with this", ref, f"Write more of it: {', '.join(found[:5])}.")
     if not found:
         raise NotFound(f"There is no {kind} here", ref, f"Make one: fsml {kind}.")
     return _read(cfg, kind, found)[0].bring()
+
+
+def _newest(cfg: "DictConfig", kind: str, ids: list[str]) -> list[str]:
+    "The newest that is no part of a larger work, such as one fold of five."
+    return next(([n] for n in reversed(ids) if "part" not in _read(cfg, kind, [n])[0].metrics), [])
 
 
 def find_parents(cfg: "DictConfig") -> dict[str, Manifest]:  # kind -> artefact

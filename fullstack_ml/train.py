@@ -341,6 +341,7 @@ def train(
     "Train a model on a dataset version."
     parents = find_parents(cfg)
     data, store = open_dataset(parents["dataset"]), BlobStore(cfg.storage.blobs)
+    data = make(cfg.fold)(data) if cfg.get("fold") else data
     told = fit_task(cfg.task, data.classes, data.labels("train"))
     task = load_task(told)
     epochs, device = capped(cfg.epochs, cfg.limits.n_epochs), pick_device(cfg.device)
@@ -360,6 +361,7 @@ def train(
         n = sum(p.numel() for p in model.parameters())
         d.metrics |= {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} | {"split": "val", "epochs": learner.epoch, "parameters": n}
         skipped = batches.skipped + valid.skipped
+        d.metrics |= {"part": f"fold {cfg.fold.k} of {cfg.fold.n}"} if cfg.get("fold") else {}
         if skipped:
             d.metrics["skipped"] = dict(skipped)
     name, metric = cfg.model.get("name", "model"), task.main_metric
