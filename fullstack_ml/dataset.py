@@ -264,10 +264,6 @@ class Dataset:
         "The rows for which an SQL clause over the columns holds."
         with sql_over(items=self.arrow) as db:
             rows = db.sql(_one(db, f"select * from items where ({query}\n) order by id")).to_arrow_table()
-        return self.with_rows(rows)
-
-    def with_rows(self, rows: "pa.Table") -> "Dataset":
-        "The same version with other rows: fewer, or in other splits."
         return Dataset.__new__(Dataset)._open(self.manifest, self._blobs, rows)
 
     def __repr__(self) -> str:

@@ -214,6 +214,7 @@ def _rows(rows: Any, p: np.ndarray, part: np.ndarray, classes: Sequence[str]) ->
 
 def _tell(m: Mapping, scores: Mapping) -> None:
     metric = m["main_metric"]
-    say("ensemble", f"{metric} {m[metric]:.4f} of {m['n_members']} fold sets, with weights from other items; the best alone {scores['single'][metric]:.4f}, the plain mean {scores['equal'][metric]:.4f}")
+    say("ensemble", f"{metric} {m[metric]:.4f} of {m['n_members']} fold sets, with weights from other items")
+    say("", f"the best alone {scores['single'][metric]:.4f}, the plain mean {scores['equal'][metric]:.4f}")
     for id, weight in sorted(m["members"].items(), key=lambda x: -x[1]):
         say("", f"{weight:.2f}  {id}")

@@ -88,7 +88,7 @@ def pseudolabel(
         by_class = Counter(str(said[i].label) for i in chosen)
         d.metrics |= {"asked": len(items), "chosen": len(chosen), "given": len(given), "taken_back": len(back), "by_class": dict(sorted(by_class.items()))}
     m = d.metrics
-    say("pseudolabel", f"{m['chosen']} of {m['asked']} items that nobody labelled are labelled by {cfg.annotator}: {m['given']} answers new or changed, {m['taken_back']} taken back")
+    say("pseudo", f"{m['chosen']} of {m['asked']} items that nobody labelled are labelled by {cfg.annotator}: {m['given']} answers new or changed, {m['taken_back']} taken back")
     if given or back:
         say("", "they count from the next version on: fsml annotate, fsml dataset")
     return d.manifest

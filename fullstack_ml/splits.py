@@ -305,4 +305,6 @@ def one_fold(
     by = data.arrow["annotators"].to_pylist() if unscored and "annotators" in data.arrow.column_names else [None] * len(data)
     guessed = np.array([bool(names) and {*json.loads(names)} <= {*unscored} for names in by], bool)
     rows = data.arrow.set_column(data.arrow.column_names.index("split"), "split", pa.array(split.tolist(), pa.string()))
-    return data.with_rows(rows.filter(pa.array(~(guessed & (folds == k)))))
+    found = data.where("true")  # a Dataset of its own
+    found.arrow = rows.filter(pa.array(~(guessed & (folds == k))))
+    return found

@@ -220,5 +220,5 @@ def submission(
         write_submission(d.dir / "submission.csv", sample, fill(sample, said, meaning), meaning)
         kind = "labels" if None in meaning.values() else "probabilities"
         d.metrics |= {"rows": len(sample), "columns": list(sample.columns), "form": kind, "by": f"{made.kind}/{made.id}"}
-    say("submission", f"{len(sample)} rows of {kind} by {made.kind}/{made.id}, in the form of {Path(cfg.sample).name if cfg.sample else 'the house'}")
+    say("submit", f"{len(sample)} rows of {kind} by {made.kind}/{made.id}, in the form of {Path(cfg.sample).name if cfg.sample else 'the house'}")
     return d.manifest
