@@ -17,7 +17,7 @@ from pathlib import Path
 from . import __version__
 
 # %% ../nbs/90_cli.ipynb #c7854e9e
-_ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve", "sweep")
+_ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "folds", "ensemble", "pseudolabel", "submission", "release", "serve", "sweep")
 _OTHERS = {
     "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
     "answers": "a project's answers to a folder for other tools, and from their files",
@@ -25,6 +25,7 @@ _OTHERS = {
     "rerun": "execute a stage's run notebook with overrides, many of them as a sweep with -m, or with --to all that is stale",
     "lineage": "what an artefact came from, down to page, author and licence",
     "ls": "artefacts and their metrics",
+    "leaderboard": "cross-validations, ensembles and runs, best first, with what was set differently",
     "versions": "dataset versions: their log, what changed, tags, folders in and out, proofs, sweeping up",
     "promote": "make a release the one in production; a trial is refused",
     "bento": "pack the newest release, or the one named, for BentoML",
@@ -79,6 +80,17 @@ def _yaml(value: dict) -> str:
     return yaml.dump(value, Dumper=Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True, width=110)
 
 # %% ../nbs/90_cli.ipynb #aec6f54b
+def _whole(stage: str) -> tuple[str, dict[str, str]]:  # its text, with that of a root which it takes in, and group -> choice
+    text, chosen = (_conf_dir() / f"{stage}.yaml").read_text(encoding="utf8"), {}
+    for name, choice in re.findall(r"^  - (?:override )?(\w+)(?:: (\w+))?$", text, re.M):
+        if not choice and name != "_self_":
+            more, inside = _whole(name)
+            text, chosen = text + more.partition("\n")[2], chosen | inside
+        elif choice:
+            chosen[name] = choice
+    return text, chosen
+
+
 def stage_help(
     stage: str,  # a root of `conf/`
     overrides: Sequence[str] = (),  # help for these choices
@@ -87,8 +99,8 @@ def stage_help(
     from fullstack_ml.core import BadConfig, compose_cfg, public
 
     conf = _conf_dir()
-    text = (conf / f"{stage}.yaml").read_text(encoding="utf8")
-    chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.M)) | dict(o.split("=", 1) for o in overrides if (conf / o.partition("=")[0]).is_dir())
+    text, found = _whole(stage)
+    chosen = found | dict(o.split("=", 1) for o in overrides if (conf / o.partition("=")[0]).is_dir())
     notes, choices = _notes(text), []
     for group, name in chosen.items():
         names = sorted(p.stem for p in (conf / group).glob("*.yaml"))
@@ -129,6 +141,8 @@ def run(
         _lineage(rest)
     elif command == "ls":
         _list(rest)
+    elif command == "leaderboard":
+        _leaderboard(rest)
     elif command == "versions":
         _versions(rest)
     elif command == "answers":
@@ -270,6 +284,23 @@ def _list(words: Sequence[str]) -> None:
         print(f"{m.kind:<10}{m.id:<26}{json.dumps(facts)}")
     if not rows:
         print("Nothing has been made yet. Begin with: fsml loop")
+
+
+def _leaderboard(words: Sequence[str]) -> None:
+    from fullstack_ml.core import BadConfig, Unavailable, compose_cfg, write_atomic
+    from fullstack_ml.leaderboard import leaderboard, to_page, to_text
+
+    page = words[words.index("--page") + 1 :][:1] if "--page" in words else []
+    rest = [w for w in words if w not in ("--page", *page)]
+    if ("--page" in words) != bool(page) or any(w.startswith("-") for w in [*rest, *page]):
+        raise BadConfig("These words make no sense", " ".join(words), f"Write fsml {_USAGE['leaderboard']}.")
+    board = leaderboard(compose_cfg("problem", [w for w in rest if "=" in w]), next((w for w in rest if "=" not in w), None))
+    print(to_text(board))
+    if page:
+        try:
+            print(os.path.relpath(write_atomic(Path(page[0]), to_page(board))))
+        except OSError as e:
+            raise Unavailable("The page could not be written", page[0], f"{e.strerror or e}. Name a file in a folder of yours.") from e
 
 # %% ../nbs/90_cli.ipynb #ecb1daaf
 _VERSIONS = {  # command -> its words, and its options
@@ -460,6 +491,7 @@ _USAGE = {
     "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...] | rerun <stage> [key=a,b ...] -m [--search grid|random|optuna] [--trials N] [--metric M] [--direction D]"
     " [--jobs N] [--launcher here|submitit] [--seed N] [sweep:key=value ...] | rerun --to <stage> [key=value ...] [stage:key=value ...] [--why]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
+    "leaderboard": "leaderboard [<dataset id>] [--page FILE]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"
     " import FOLDER --format F [--licence L] | verify VERSION [--no-bytes] | gc [--delete] [--alone] | delete VERSION; each with [--name NAME] [key=value ...]",
     "promote": "promote [<id>]", "rollback": "rollback", "bento": "bento [<id>]",

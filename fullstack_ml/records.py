@@ -525,11 +525,12 @@ def list_artifacts(
 def find_artifact(
     cfg: "DictConfig",
     kind: str,
-    ref: str = "latest",  # an id, the beginning of one, or "latest"
+    ref: str = "latest",  # an id, the beginning of one, or "latest", which is never a part, such as one fold of five
 ) -> Manifest:
     "One finished artefact, with its files here; raises `NotFound` with the stage to run first."
     ids = here if ref in (here := _ids(cfg, kind, far=False)) else _ids(cfg, kind)  # what is here by name asks nobody
-    found = ids[-1:] if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
+    whole = ([n] for n in reversed(ids) if "part" not in _read(cfg, kind, [n])[0].metrics)
+    found = next(whole, []) if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
     if len(found) > 1:
         raise BadConfig(f"More than one {kind} begins with this", ref, f"Write more of it: {', '.join(found[:5])}.")
     if not found:
@@ -600,8 +601,7 @@ def draft(
         folder.mkdir(exist_ok=True)
         d, started = Draft(folder), time.monotonic()
         yield d
-        files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()}
-        files.pop("manifest.json", None)
+        files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink() and p != folder / "manifest.json"}
         while any(folder.parent.glob(f"{(when := f'{datetime.now(timezone.utc):%Y%m%d-%H%M%S}')}-*")):  # the later of two within a second must sort behind
             time.sleep(0.2)
         made = Manifest(

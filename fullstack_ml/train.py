@@ -507,6 +507,7 @@ def train(
 
 def _train(cfg: "DictConfig", parents: dict[str, Manifest], machine: Machine, epochs: int) -> Manifest | None:
     data, store = open_dataset(parents["dataset"]), BlobStore(cfg.storage.blobs)
+    data = make(cfg.fold)(data) if cfg.get("fold") else data
     told = fit_task(cfg.task, data.classes, data.labels("train"))
     task = load_task(told)
     data, passed = known_labels(task, data, cfg.labels.on_strange, cfg.labels.on_empty_class)
@@ -532,6 +533,7 @@ def _train(cfg: "DictConfig", parents: dict[str, Manifest], machine: Machine, ep
         n = sum(p.numel() for p in model.parameters())
         d.metrics |= {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} | {"split": "val", "epochs": learner.epoch, "parameters": n}
         d.metrics |= {"precision": machine.speed.precision, "layout": machine.speed.layout, "processes": machine.world_size}
+        d.metrics |= {"part": f"fold {cfg.fold.k} of {cfg.fold.n}"} if cfg.get("fold") else {}
         for callback in callbacks:
             d.metrics |= callback.metrics() if hasattr(callback, "metrics") else {}
         if skipped:
