@@ -272,9 +272,8 @@ def read_page(
     at, hrefs, items = _resolver(canonical(pick(tree, "base@href")[0], url) or url), {}, []
     opt_out, nofollow = read_signs(headers or {}, ((m.attributes["name"] or "", m.attributes.get("content") or "") for m in tree.css("meta[name]")), agent)
     for selector in source["follow"]:
-        for attributes in (a.attributes for a in tree.css(selector)):
-            if (href := attributes.get("href")) and "nofollow" not in (attributes.get("rel") or ""):
-                hrefs[href.partition("#")[0]] = None  # a page leads to the same few places many times
+        said = ((a["href"], a.get("rel")) for node in tree.css(selector) if (a := node.attributes).get("href"))
+        hrefs |= {href.partition("#")[0]: None for href, rel in said if "nofollow" not in (rel or "")}  # a page leads to the same few places many times
     nodes = tree.css(rules["select"])
     told, of_page = _said_to_machines(tree, at) if nodes and "ld+json" in text else ({}, "")
     by_page = ((of_page if rule == "json-ld" else pick(tree, rule, outside=nodes)[0], f"page: {rule}") for rule in (source["page_licence"] or ()) if nodes)
