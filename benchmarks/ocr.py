@@ -87,14 +87,14 @@ def write_folder(lines: list[dict], folder: Path) -> None:
             table.writerow({"file": f"images/{r['id']}.jpg", "split": r["split"], "json": label, "caption": r["document"]})
 
 
-def make_version(data: Path, folder: Path, n: int, words: list[str], overrides: list[str]):
+def make_version(data: Path, folder: Path, n: int, words: list[str], overrides: list[str], seed: int = 1):
     """Real lines and rendered ones as one version."""
     from fullstack_ml.versions import import_version
 
     lines = read_lines(data)
     fonts, texts = fonts_like(FONTS), [r["text"] for r in lines if r["split"] == "train"]
     print(f"{len(lines)} lines with text, {Counter(r['split'] for r in lines)}; {n} rendered in {len(fonts)} fonts", flush=True)
-    write_folder(lines + rendered(texts, n, fonts, words, seed=1), folder)
+    write_folder(lines + rendered(texts, n, fonts, words, seed), folder)
     cfg = compose_cfg("dataset", ["problem=lines", "name=lines", "report=null", *overrides])
     return import_version(cfg, folder, "csv", licence="CC-BY-4.0")
 
@@ -147,14 +147,14 @@ def show(title: str, rows: list[dict]) -> None:
         print(f"| {r['reader']} | {r['n']} | {r['exact']:.1%} | {r['cer']:.2%} | {r['wer']:.2%} | {r['ms']:.0f} |", flush=True)
 
 
-def compare(run, data: Path, words: list[str], beam: int, jobs: int, n_rendered: int) -> None:
+def compare(run, data: Path, words: list[str], beam: int, jobs: int, n_rendered: int, more: dict) -> None:
     """All tables."""
     import tempfile
 
     from fullstack_ml.task import export_onnx, load_model, load_task, onnx_sessions, task_config, torch_sessions
     from fullstack_ml.tasks.ocr import accuracy_by_length, confused_characters
 
-    told = task_config(run)
+    told = {**task_config(run), **more}
     greedy, wide = load_task({**told, "beam": 1}), load_task({**told, "beam": beam})
     model = load_model(greedy, run.config["model"], run.path("model.safetensors"))
     with tempfile.TemporaryDirectory() as folder:
@@ -191,10 +191,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with lines.tar and lines.jsonl")
     parser.add_argument("--folder", type=Path, help="where the csv folder is written; by default beside the artefacts")
     parser.add_argument("--rendered", type=int, default=4000, help="rendered lines that join the training split")
+    parser.add_argument("--seed", type=int, default=1, help="of the rendered lines that train; 2 is that of the test")
     parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/french"), help="a list of words to strew into rendered lines (Debian's wfrench), if it is there")
     parser.add_argument("--run", help="compare with this run instead of training one")
     parser.add_argument("--only-version", action="store_true", help="make the version and stop")
     parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument("--weight", type=float, help="of CTC in the search, if not the run's own")
     parser.add_argument("--jobs", type=int, default=2, help="Tesseracts at a time")
     parser.add_argument("--test-rendered", type=int, default=300)
     parser.add_argument("overrides", nargs="*", help="of fsml train, such as epochs=12")
@@ -207,13 +209,13 @@ def main() -> None:
         run = find_artifact(cfg, "train", args.run)
     else:
         folder = args.folder or Path(cfg.storage.root) / "ocr_lines"
-        version = make_version(args.data, folder, args.rendered, words, [])
+        version = make_version(args.data, folder, args.rendered, words, [], args.seed)
         if args.only_version:
             return
         from fullstack_ml.train import train
 
         run = train(compose_cfg("train", ["experiment=ocr_lines", f"parents.dataset={version.id}", *args.overrides]))
-    compare(run, args.data, words, args.beam, args.jobs, args.test_rendered)
+    compare(run, args.data, words, args.beam, args.jobs, args.test_rendered, {} if args.weight is None else {"weight": args.weight})
 
 
 if __name__ == "__main__":

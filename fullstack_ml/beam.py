@@ -72,6 +72,7 @@ class Found:
     tokens: np.ndarray  # int [batch, longest], behind the end -1
     p: np.ndarray  # float [batch, longest], what the decoder gave each
     confidence: np.ndarray  # float [batch], what it gave to all of them and the end together
+    seen: np.ndarray  # float [batch], what CTC gave to the whole; NaN where it was not asked
     score: np.ndarray  # float [batch], logarithm that was searched for
 
 
@@ -106,22 +107,22 @@ def beam_search(
     beam: int = 1,  # beginnings of an item that are kept; 1: greedy
     most: int = 256,  # characters of a text
     prefixes: PrefixScores | None = None,
-    weight: float = 0.3,  # of CTC, 0 to 1; the decoder has the rest
+    weight: float = 0.5,  # of CTC, 0 to 1; the decoder has the rest
 ) -> Found:
     "The likeliest text of each item."
     if beam < 1 or most < 1 or not 0 <= weight <= 1:
         raise BadConfig("This is no search", f"beam {beam}, most {most}, weight {weight}", "A beam and a text are 1 or longer, a weight lies between 0 and 1.")
     n, weight = len(logits), weight if prefixes else 0.0
     rows = _Rows(np.arange(n), np.zeros((n, 0), np.int64), np.zeros((n, 0)), np.zeros(n), prefixes.empty() if weight else None)
-    best, done = [([], [], _NEVER)] * n, np.full(n, -np.inf)
+    best, done = [([], [], np.nan, _NEVER)] * n, np.full(n, -np.inf)
     for length in range(most + 1):
-        parents, tokens, logp, score, state = _candidates(rows, _log_softmax(logits, banned), end, beam, prefixes, weight, last=length == most)
+        parents, tokens, logp, seen, score, state = _candidates(rows, _log_softmax(logits, banned), end, beam, prefixes, weight, last=length == most)
         items = rows.items[parents]
         kept = _best_of_each(items, score, beam)
         for k in kept[tokens[kept] == end]:
             if score[k] > done[items[k]]:
                 done[items[k]] = score[k]
-                best[items[k]] = rows.said[parents[k]], [*rows.logp[parents[k]], logp[k]], score[k]
+                best[items[k]] = rows.said[parents[k]], [*rows.logp[parents[k]], logp[k]], seen[k], score[k]
         kept = kept[(tokens[kept] != end) & (score[kept] > done[items[kept]])]
         if not len(kept):
             break
@@ -133,26 +134,27 @@ def beam_search(
 
 
 def _candidates(rows: _Rows, logp: np.ndarray, end: int, beam: int, prefixes: PrefixScores | None, weight: float, last: bool) -> tuple:
-    "Parent, token, decoder's logarithm and score of all that is weighed, and what makes CTC's state of some of it."
+    "Parent, token, decoder's logarithm, CTC's and score of all that is weighed, and what makes CTC's state of some of it."
     n, k = len(logp), 1 if last else min(logp.shape[1], max(3, 2 * beam) if weight else beam + 1)
     tokens = np.full((n, 1), end) if last else np.argpartition(-logp, k - 1, 1)[:, :k]
     if not last:
         tokens[(tokens != end).all(1), -1] = end
     chosen = np.take_along_axis(logp, tokens, 1)
     total = np.column_stack([rows.logp.sum(1)] * k) + chosen
-    states = None
+    begins, states = np.full(total.shape, np.nan), None
     if weight:
         before = rows.said[:, -1] if rows.said.shape[1] else np.full(n, -1)
         begins, states = prefixes.extend(rows.state, rows.items, before, tokens)
         begins = np.where(tokens == end, prefixes.whole(rows.state)[:, None], begins)
         total = (1 - weight) * total + weight * begins
     parents = np.repeat(np.arange(n), k)
-    return parents, tokens.ravel(), chosen.ravel(), total.ravel(), lambda kept: states.reshape(n * k, *states.shape[2:])[kept]
+    return parents, tokens.ravel(), chosen.ravel(), begins.ravel(), total.ravel(), lambda kept: states.reshape(n * k, *states.shape[2:])[kept]
 
 
 def _gathered(best: list) -> Found:
-    longest = max((len(said) for said, _, _ in best), default=0)
+    longest = max((len(said) for said, *_ in best), default=0)
     tokens, p = np.full((len(best), longest), -1), np.zeros((len(best), longest))
-    for row, (said, logp, _) in enumerate(best):
+    for row, (said, logp, *_) in enumerate(best):
         tokens[row, : len(said)], p[row, : len(said)] = said, np.exp(logp[: len(said)])
-    return Found(tokens, p, np.array([np.exp(sum(logp)) if len(logp) else 0.0 for _, logp, _ in best]), np.array([score for *_, score in best]))
+    confidence, seen, score = (np.array(list(x), float) for x in zip(*((np.exp(sum(logp)) if len(logp) else 0.0, np.exp(ctc), s) for _, logp, ctc, s in best)))
+    return Found(tokens, p, confidence, seen, score)

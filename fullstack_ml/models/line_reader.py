@@ -62,6 +62,7 @@ class LineReader(nn.Module):
         dropout: float = 0.1,
         stride: int = 4,  # pixels of width that become one column
         size: int = 1024,  # most columns, and most characters
+        weights: str | None = None,  # a safetensors file of a run to begin with, such as one on rendered lines; what has another shape stays new
     ):
         super().__init__()
         self.backbone, self.stride, self.size = backbone, stride, size
@@ -74,6 +75,23 @@ class LineReader(nn.Module):
         self.encoder = Encoder(width, encoder_depth, n_heads, dropout=dropout) if encoder_depth else nn.Identity()
         self.decoder = Decoder(width, depth, n_heads, dropout=dropout)
         self.ctc, self.out = nn.Linear(width, n_tokens), nn.Linear(width, n_tokens)
+        if weights:
+            self.begin_with(weights)
+
+    def begin_with(self, path: str) -> None:
+        "Take over the weights of another run; raises `BadConfig` where none of them fit."
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            given = load_file(path)
+        except (OSError, SafetensorError) as e:
+            raise BadConfig("These weights cannot be read", path, "Set model.weights to model.safetensors of a run, or to null.") from e
+        own = self.state_dict()
+        fits = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+        if not fits:
+            raise BadConfig("No weight of this file fits the model", path, "Choose a run of the same model.")
+        self.load_state_dict(fits, strict=False)
 
     def columns(self, lengths: Tensor) -> Tensor:
         "How many columns so many pixels become, int [batch]."

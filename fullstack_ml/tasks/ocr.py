@@ -209,7 +209,7 @@ class LineReading(Task):
         max_width: int = 2048,  # a line wider than this at that height is refused, pixels
         most: int = 200,  # characters of an answer, in that form
         beam: int = 1,  # beginnings that the search keeps; 1: greedy
-        weight: float = 0.3,  # of CTC in the search, 0 to 1
+        weight: float = 0.5,  # of CTC in the search, 0 to 1
         ctc: float = 0.5,  # of CTC in the loss, 0 to 1
         label_smoothing: float = 0.05,  # 0 to 1, of the decoder's loss
         unknown: str = "raise",  # what a character outside the alphabet is: raise, or mark
@@ -377,7 +377,9 @@ def infer(self: LineReading, sessions: Mapping[str, Session], batch: Arrays) -> 
 
     prefixes = PrefixScores(begun["ctc"], begun["columns"]) if self.weight else None
     found = beam_search(begun["logits"], step, _END, (0, _START, _UNKNOWN), self.beam, self.most, prefixes, self.weight)
-    return {"tokens": found.tokens, "p": found.p, "confidence": found.confidence}
+    share = self.label_smoothing / (_FIRST + len(self.alphabet))  # the decoder was taught to leave so much to each token
+    p = np.clip((found.p - share) / (1 - self.label_smoothing), 0, 1)
+    return {"tokens": found.tokens, "p": p, "confidence": found.seen if prefixes else found.confidence}
 
 # %% ../../nbs/32_ocr.ipynb #ce01f774
 class Augment:
