@@ -72,17 +72,18 @@ def main():
         out = str((args.out or Path(folder)).resolve())
         own = [f"storage.url=sqlite:///{out}/fsml.db", f"storage.blobs={out}/blobs"]
         cfg = lambda stage, *more: compose_cfg(stage, [*own, *more], out=out)
-        started = time.perf_counter()
-        problem(cfg("problem", "problem=games"))
-        counts = write_questions(read_interactions(args.data / "Video.txt.gz"), Path(folder) / "questions")
-        import_version(cfg("dataset", "problem=games", "name=games"), Path(folder) / "questions", "webdataset", "Apache-2.0")
-        print(f"{sum(counts.values()):,} questions written and imported in {time.perf_counter() - started:.0f} s: {counts}")
+        if not args.run:
+            started, cpu = time.perf_counter(), time.process_time()
+            problem(cfg("problem", "problem=games"))
+            counts = write_questions(read_interactions(args.data / "Video.txt.gz"), Path(folder) / "questions")
+            import_version(cfg("dataset", "problem=games", "name=games"), Path(folder) / "questions", "webdataset", "Apache-2.0")
+            print(f"{sum(counts.values()):,} questions written and imported in {time.perf_counter() - started:.0f} s, {time.process_time() - cpu:.0f} s of CPU: {counts}", flush=True)
         wanted = cfg("train", "experiment=seqrec_games", *args.overrides)
         started, cpu = time.perf_counter(), time.process_time()
         run = find_artifact(wanted, "train", args.run) if args.run else train(wanted)
-        print(f"trained in {time.perf_counter() - started:.0f} s, {time.process_time() - cpu:.0f} s of CPU")
+        print(f"trained in {time.perf_counter() - started:.0f} s, {time.process_time() - cpu:.0f} s of CPU", flush=True)
         told = evaluate(cfg("evaluate", "problem=games", f"parents.train={run.id}"))
-        print({k: round(v, 4) for k, v in told.read_json("metrics.json")["figures"][-1]["score"].items()})
+        print({k: round(v, 4) for k, v in told.read_json("metrics.json")["figures"][-1]["score"].items()}, flush=True)
         compare(cfg("train"), run)
 
 
