@@ -17,14 +17,15 @@ from pathlib import Path
 from . import __version__
 
 # %% ../nbs/90_cli.ipynb #c7854e9e
-_ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "release", "serve")
+_ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "folds", "ensemble", "pseudolabel", "submission", "release", "serve", "sweep")
 _OTHERS = {
     "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
     "answers": "a project's answers to a folder for other tools, and from their files",
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
-    "rerun": "execute a stage's run notebook with overrides; leaves notebook and page beside the artefact",
+    "rerun": "execute a stage's run notebook with overrides, many of them as a sweep with -m, or with --to all that is stale",
     "lineage": "what an artefact came from, down to page, author and licence",
     "ls": "artefacts and their metrics",
+    "leaderboard": "cross-validations, ensembles and runs, best first, with what was set differently",
     "versions": "dataset versions: their log, what changed, tags, folders in and out, proofs, sweeping up",
     "promote": "make a release the one in production; a trial is refused",
     "bento": "pack the newest release, or the one named, for BentoML",
@@ -79,6 +80,17 @@ def _yaml(value: dict) -> str:
     return yaml.dump(value, Dumper=Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True, width=110)
 
 # %% ../nbs/90_cli.ipynb #aec6f54b
+def _whole(stage: str) -> tuple[str, dict[str, str]]:  # its text, with that of a root which it takes in, and group -> choice
+    text, chosen = (_conf_dir() / f"{stage}.yaml").read_text(encoding="utf8"), {}
+    for name, choice in re.findall(r"^  - (?:override )?(\w+)(?:: (\w+))?$", text, re.M):
+        if not choice and name != "_self_":
+            more, inside = _whole(name)
+            text, chosen = text + more.partition("\n")[2], chosen | inside
+        elif choice:
+            chosen[name] = choice
+    return text, chosen
+
+
 def stage_help(
     stage: str,  # a root of `conf/`
     overrides: Sequence[str] = (),  # help for these choices
@@ -87,8 +99,8 @@ def stage_help(
     from fullstack_ml.core import BadConfig, compose_cfg, public
 
     conf = _conf_dir()
-    text = (conf / f"{stage}.yaml").read_text(encoding="utf8")
-    chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.M)) | dict(o.split("=", 1) for o in overrides if (conf / o.partition("=")[0]).is_dir())
+    text, found = _whole(stage)
+    chosen = found | dict(o.split("=", 1) for o in overrides if (conf / o.partition("=")[0]).is_dir())
     notes, choices = _notes(text), []
     for group, name in chosen.items():
         names = sorted(p.stem for p in (conf / group).glob("*.yaml"))
@@ -129,6 +141,8 @@ def run(
         _lineage(rest)
     elif command == "ls":
         _list(rest)
+    elif command == "leaderboard":
+        _leaderboard(rest)
     elif command == "versions":
         _versions(rest)
     elif command == "answers":
@@ -142,18 +156,88 @@ def run(
 
         cfg = compose_cfg(command, rest)
         made = getattr(import_module(f"fullstack_ml.{command}"), command)(cfg)
-        print(os.path.relpath(made.dir))
+        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+            print(os.path.relpath(made.dir))
+        if command == "sweep":
+            import_module("fullstack_ml.sweep").check_sweep(made)
 
 # %% ../nbs/90_cli.ipynb #7224f2c6
 def _rerun(words: Sequence[str]) -> None:
     from fullstack_ml.core import BadConfig
 
-    if not words:
-        raise BadConfig("Which stage?", None, "Write fsml rerun train [key=value ...].")
+    args, overrides = _rerun_words(words)
+    if args.to:
+        _chain(args.to, overrides, args.why)
+        return
+    if not overrides or "=" in overrides[0]:
+        raise BadConfig("Which stage?", None, "Write fsml rerun train [key=value ...], or fsml rerun --to release.")
+    stage, *overrides = overrides
+    if args.multirun:
+        _sweep(stage, overrides, args)
+        return
+    if given := [name for name in _SWEEP if getattr(args, name) is not None]:
+        raise BadConfig("This belongs to a sweep", f"--{given[0]}", f"Add -m: fsml rerun {stage} ... -m.")
     from fullstack_ml.rerun import rerun
 
-    made = rerun(words[0], words[1:], echo=True)
+    _show_rerun(rerun(stage, overrides, echo=True))
+
+
+def _show_rerun(made) -> None:
     print(f"{os.path.relpath(made.dir)}\n{os.path.relpath(made.dir.with_suffix('.ipynb'))}\n{os.path.relpath(made.dir.with_suffix('.html'))}")
+
+
+_SWEEP = {  # option -> the setting of conf/sweep.yaml that it stands for
+    "search": "search", "launcher": "launcher", "jobs": "launcher.n_jobs", "trials": "search.trials", "seed": "search.seed", "metric": "metric",
+    "direction": "direction",
+}  # fmt: skip
+
+
+def _rerun_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:  # its options, and the other words
+    from fullstack_ml.core import BadConfig
+
+    def wrong(message: str) -> None:
+        raise BadConfig("These words make no sense", f"rerun {' '.join(words)}", f"{message[:1].upper()}{message[1:]}. Write fsml {_USAGE['rerun']}")
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = wrong
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--why", action="store_true")
+    for name in ("to", *_SWEEP):
+        parser.add_argument(f"--{name}")
+    args = parser.parse_intermixed_args(words)
+    if args.why and not args.to:
+        wrong("--why goes with --to")
+    return args, args.words
+
+
+def _chain(target: str, overrides: Sequence[str], why: bool) -> None:
+    from fullstack_ml.chain import explain, run_to, tell
+
+    if why:
+        tell(explain(target, overrides))
+    else:
+        _show_rerun(run_to(target, overrides, echo=True)[target])
+
+
+def _sweep(stage: str, overrides: Sequence[str], args: argparse.Namespace) -> None:
+    "First the trials, from here, then the sweep's own notebook, which finds them done."
+    from fullstack_ml.core import BadConfig, compose_cfg
+    from fullstack_ml.rerun import rerun
+    from fullstack_ml.sweep import Sweep, check_sweep, run_sweep
+
+    if args.search in (None, "grid") and (given := [f"--{n} {getattr(args, n)}" for n in ("trials", "seed") if getattr(args, n) is not None]):
+        raise BadConfig("A grid goes through every combination once", given[0], "Add --search random or --search optuna.")
+    own = [o.removeprefix("sweep:") for o in overrides if o.startswith("sweep:")]
+    tried = [o for o in overrides if not o.startswith("sweep:")]
+    both = [o for o in tried if re.match(r"(profile|local|storage)\b", o)]
+    quoted = (re.sub(r'(\\*)"', r'\1\1\\"', o) for o in tried)
+    given = [f"{key}={value}" for name, key in _SWEEP.items() if (value := getattr(args, name)) is not None]
+    words = [f"stage={stage}", f"overrides=[{', '.join(f'{chr(34)}{o}{chr(34)}' for o in quoted)}]", *both, *given, *own]
+    run_sweep(Sweep(compose_cfg("sweep", words)))
+    made = rerun("sweep", [*words, "retry=false"], echo=True)
+    _show_rerun(made)
+    check_sweep(made)
 
 
 def _lineage(words: Sequence[str]) -> None:
@@ -200,6 +284,23 @@ def _list(words: Sequence[str]) -> None:
         print(f"{m.kind:<10}{m.id:<26}{json.dumps(facts)}")
     if not rows:
         print("Nothing has been made yet. Begin with: fsml loop")
+
+
+def _leaderboard(words: Sequence[str]) -> None:
+    from fullstack_ml.core import BadConfig, Unavailable, compose_cfg, write_atomic
+    from fullstack_ml.leaderboard import leaderboard, to_page, to_text
+
+    page = words[words.index("--page") + 1 :][:1] if "--page" in words else []
+    rest = [w for w in words if w not in ("--page", *page)]
+    if ("--page" in words) != bool(page) or any(w.startswith("-") for w in [*rest, *page]):
+        raise BadConfig("These words make no sense", " ".join(words), f"Write fsml {_USAGE['leaderboard']}.")
+    board = leaderboard(compose_cfg("problem", [w for w in rest if "=" in w]), next((w for w in rest if "=" not in w), None))
+    print(to_text(board))
+    if page:
+        try:
+            print(os.path.relpath(write_atomic(Path(page[0]), to_page(board))))
+        except OSError as e:
+            raise Unavailable("The page could not be written", page[0], f"{e.strerror or e}. Name a file in a folder of yours.") from e
 
 # %% ../nbs/90_cli.ipynb #ecb1daaf
 _VERSIONS = {  # command -> its words, and its options
@@ -311,9 +412,11 @@ def _checkout(cfg, args) -> None:
 
 
 def _import(cfg, args) -> None:
+    from fullstack_ml.arrays import import_arrays, is_arrays
     from fullstack_ml.versions import import_version
 
-    print(os.path.relpath(import_version(cfg, args.folder, args.format, args.licence or "").dir))
+    made = (import_arrays if is_arrays(args.format) else import_version)(cfg, args.folder, args.format, args.licence or "")
+    print(os.path.relpath(made.dir))
 
 
 def _verify(cfg, args) -> None:
@@ -329,7 +432,7 @@ def _verify(cfg, args) -> None:
     print(f"dataset/{version.id} is whole: {version.metrics.get('items')} items")
 
 
-def _sweep(cfg, args) -> None:
+def _gc(cfg, args) -> None:
     from fullstack_ml.versions import gc
 
     found = gc(cfg, args.delete, alone=args.alone)
@@ -346,7 +449,7 @@ def _delete(cfg, args) -> None:
 
 
 _VERSION_ACTS = {
-    "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _sweep, "delete": _delete,
+    "log": _show_log, "diff": _show_diff, "tag": _set_tag, "checkout": _checkout, "import": _import, "verify": _verify, "gc": _gc, "delete": _delete,
 }  # fmt: skip
 
 # %% ../nbs/90_cli.ipynb #1ead8d83
@@ -385,8 +488,10 @@ _USAGE = {
     "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
     "answers": "answers export PROJECT FOLDER --format F [--which answers|consensus|decisions] [--no-pictures] |"
     " import PROJECT PATH --format F [--annotator NAME] [--add-items] [--licence L]",
-    "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...]",
+    "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...] | rerun <stage> [key=a,b ...] -m [--search grid|random|optuna] [--trials N] [--metric M] [--direction D]"
+    " [--jobs N] [--launcher here|submitit] [--seed N] [sweep:key=value ...] | rerun --to <stage> [key=value ...] [stage:key=value ...] [--why]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
+    "leaderboard": "leaderboard [<dataset id>] [--page FILE]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"
     " import FOLDER --format F [--licence L] | verify VERSION [--no-bytes] | gc [--delete] [--alone] | delete VERSION; each with [--name NAME] [key=value ...]",
     "promote": "promote [<id>]", "rollback": "rollback", "bento": "bento [<id>]",

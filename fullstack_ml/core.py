@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FsmlError', 'BadInput', 'UnsupportedType', 'TooLarge', 'BadConfig', 'NotFound', 'Refused', 'GateFailed', 'Damaged',
            'Unavailable', 'checkout', 'project_dir', 'conf_dir', 'resolve_path', 'sha256', 'digest', 'write_atomic',
-           'write_json', 'code_version', 'code_hash', 'seed_everything', 'compose_cfg', 'make', 'stages', 'public',
-           'capped', 'say', 'progress']
+           'write_json', 'write_table', 'locked', 'code_version', 'code_sources', 'code_hash', 'seed_everything',
+           'compose_cfg', 'make', 'stages', 'public', 'capped', 'say', 'progress']
 
 # %% ../nbs/00_core.ipynb #44678062
 import ast
@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,6 +180,50 @@ def write_json(
     "Write a value as indented JSON, whole or not at all."
     return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
 
+
+def write_table(
+    path: Path,  # a Parquet file to write
+    rows: Sequence[Mapping],  # column -> text, number or None
+    types: Mapping[str, str],  # column -> string, int32 or int64; other columns are left out
+    **columns: list,  # further columns of any type, one value a row
+) -> None:
+    "Rows as a Parquet table. Texts are laid out by hand: `pa.array` imports pandas, which takes 60 MB."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = {}
+    for name, kind in types.items():
+        values = [r[name] for r in rows]
+        texts = [b"" if v is None else str(v).encode() for v in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        is_known = np.packbits(np.array([v is not None for v in values], bool), bitorder="little")
+        made[name] = pa.LargeStringArray.from_buffers(len(values), *map(pa.py_buffer, (ends, b"".join(texts), is_known))).cast(kind)
+    pq.write_table(pa.table({**made, **columns}), path, compression="zstd")
+
+# %% ../nbs/00_core.ipynb #140c69f3
+@contextlib.contextmanager
+def locked(
+    path: Path,  # of a file that stands for the work; it is there while somebody is at it
+    kind: str,  # of the artefact, for the message
+    wait: bool = False,  # wait for whoever has it, instead of raising `Unavailable`?
+) -> Iterator[None]:
+    "Alone at a piece of work on this machine; a killed process lets go at once."
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "w") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except OSError as e:
+                raise Unavailable(f"Another process is making this {kind}", path.name, "Wait for it to end; its result will be found.") from e
+            if os.fstat(f.fileno()).st_nlink:  # else whoever held it has taken the file away since it was opened here: once more
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
 # %% ../nbs/00_core.ipynb #f98ce1a5
 def _git(*args: str) -> str | None:
     try:
@@ -222,10 +266,10 @@ def _source(module: str) -> Path | None:
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
-def code_hash(
+def code_sources(
     modules: Iterable[str],  # dotted names, `fullstack_ml.train`; others are ignored
-) -> str:  # 64 hexadecimal digits
-    "A hash of the source of these modules and of every module of ours that they import, without importing any."
+) -> dict[str, str]:  # name -> SHA-256
+    "The source of these modules and of every module of ours that they import, hashed without importing any."
     todo, seen = list(modules), {}
     while todo:
         name = todo.pop()
@@ -235,7 +279,14 @@ def code_hash(
         seen[name] = sha256(source.encode())
         seen |= {f"{name}: {p.name}": sha256(p) for p in _PACKAGE.glob("static/*") if f'"{p.name}"' in source}
         todo += _imports(source, name.rpartition(".")[0])
-    return digest(seen)
+    return seen
+
+
+def code_hash(
+    modules: Iterable[str],  # dotted names
+) -> str:  # 64 hexadecimal digits
+    "One hash of all that `code_sources` finds."
+    return digest(code_sources(modules))
 
 # %% ../nbs/00_core.ipynb #15f19fa6
 def seed_everything(
@@ -295,6 +346,8 @@ def _explain(error: Exception, stage: str, overrides: Sequence[str]) -> FsmlErro
     text = str(error)
     if isinstance(error, OverrideParseException):
         return BadConfig("This override cannot be read", error.override, "Write key=value, in Hydra's override grammar.")
+    if m := re.search(r"Ambiguous value for argument '(.*?)'", text):
+        return BadConfig("This override names several values", m[1], f"To try each: fsml rerun {stage} ... -m. As one list: key=[a,b].")
     if isinstance(error, MissingConfigException) and error.options:
         missing = (error.missing_cfg_file or "").rpartition("/")
         remedy = f"Did you mean {m[0]}? " if (m := difflib.get_close_matches(missing[2], error.options, 1)) else ""

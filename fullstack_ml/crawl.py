@@ -23,7 +23,7 @@ from multidict import CIMultiDict
 
 from .blobs import BlobStore
 from .core import BadConfig, Damaged, FsmlError, NotFound, Refused, TooLarge, Unavailable
-from .core import capped, digest, make, progress, public, resolve_path, say, write_json
+from .core import capped, digest, make, progress, public, resolve_path, say, write_json, write_table
 from .fetch import Answer, CheckedResolver, Hosts, Robots, canonical, fetch, origin_of, retry_after, run_async
 from .frontier import LEASE, Frontier, clean
 from .pages import Found, check_rules, read_ai_txt, read_folder, read_signs, read_tdmrep
@@ -521,8 +521,6 @@ def _artefact(cfg: "DictConfig", crawler: Crawler, since: str, metrics: dict) ->
 
 
 def _write(folder: Path, cfg: "DictConfig", crawler: Crawler) -> dict:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     import sqlalchemy as sa
 
     frontier, db = crawler.frontier, crawler.frontier.db
@@ -533,9 +531,8 @@ def _write(folder: Path, cfg: "DictConfig", crawler: Crawler) -> dict:
     ids = {Item(source=frontier.source, url=r["url"]).id for r in rows if r["kind"] == "picture"}
     ids |= {Item(source=frontier.source, url=r["url"].removeprefix(f"{r['found_on']}/")).id for r in rows if r["kind"] == "file"}
     rows = [{**r, "url": public(r["url"]), "found_on": public(r["found_on"])} for r in rows]  # an API's address may hold a key
-    types = {"status": pa.int32(), "n_bytes": pa.int64(), "depth": pa.int32(), "tries": pa.int32()}
-    fetches = pa.Table.from_pylist(rows, pa.schema([(c.name, types.get(c.name, pa.string())) for c in t.columns if c.name not in hidden]))
-    pq.write_table(fetches, folder / "fetches.parquet", compression="zstd")
+    numbers = {"status": "int32", "n_bytes": "int64", "depth": "int32", "tries": "int32"}
+    write_table(folder / "fetches.parquet", rows, {c.name: numbers.get(c.name, "string") for c in t.columns if c.name not in hidden})
     items = sorted((i for i in db.get(Item, source=frontier.source) if i.id in ids), key=lambda i: i.url)
     write_items(folder / "items.parquet", items)
     not_kept = [{"url": r["url"], "state": r["state"], "reason": r["reason"]} for r in rows if r["state"] not in ("done", "todo")]
@@ -549,8 +546,8 @@ def _write(folder: Path, cfg: "DictConfig", crawler: Crawler) -> dict:
         import pandas as pd
 
         words = {c: list((cfg.problem.aliases or {}).get(c, ())) for c in cfg.problem.classes}
-        table, title = pd.read_parquet(folder / "items.parquet"), f"Crawl of {frontier.source}"
-        found = make(cfg.report)(table, crawler.store, words, fetches=fetches.to_pandas(), title=title)
+        (table, fetches), title = (pd.read_parquet(folder / f"{name}.parquet") for name in ("items", "fetches")), f"Crawl of {frontier.source}"
+        found = make(cfg.report)(table, crawler.store, words, fetches=fetches, title=title)
         (folder / "report.html").write_text(found.html(), encoding="utf8")
         facts = found.facts
     write_json(folder / "report.json", {**report, "survey": facts, "not_kept": not_kept})

@@ -411,7 +411,7 @@ def _case(row: Mapping, store: BlobStore) -> dict:
         data = store.get(item.sha256)
     picture, small = thumbnail(data)
     return {
-        "picture": picture, "small": small, "text": data[:200].decode(errors="replace") if item.mime.startswith("text/") else "",
+        "picture": picture, "small": small, "text": data[:200].decode(errors="replace") if item.mime.startswith(("text/", "application/json")) else "",
         "alt": f"item {item.id}", "id": item.id, "split": row["split"], "label": row["said"], "truth": row["checked"], "predicted": row["predicted"],
         "confidence": row["confidence"], "suspicion": row["suspicion"], "caption": item.caption, "author": item.author, "licence": item.licence,
         "page": item.page_url if item.page_url.startswith(("http://", "https://")) else "",

@@ -22,16 +22,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import aiohttp
 import yarl
 from fastcore.basics import patch
 from protego import Protego
 from w3lib.url import canonicalize_url
 
 from .core import FsmlError, Refused, TooLarge, Unavailable
+
+if TYPE_CHECKING:
+    import aiohttp
 
 # %% ../nbs/05_fetch.ipynb #49b2f86c
 LONGEST = 4000  # characters of an address
@@ -80,10 +82,12 @@ def check_address(
         raise Refused("This address is not public", f"{host} ({ip})", f"If it is meant, add it to source.allow_private: [{host}].")
 
 
-class CheckedResolver(aiohttp.abc.AbstractResolver):
+class CheckedResolver:
     "Resolve names as the system does, and let through only addresses that may be reached."
 
     def __init__(self, allowed: Iterable[str]):
+        import aiohttp  # not above: whoever only reads addresses does without its 15 MB
+
         self.allowed, self.inner = set(allowed), aiohttp.ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list:
@@ -108,7 +112,7 @@ class Answer:
 
 
 async def fetch(
-    session: aiohttp.ClientSession,
+    session: "aiohttp.ClientSession",
     url: str,
     limits: Mapping,  # conf/crawl: max_body_mb, redirects, timeouts
     may: Callable[[str], Awaitable] | None = None,  # asked before every redirect; raises `Refused`
@@ -118,6 +122,8 @@ async def fetch(
     cut: bool = False,  # is the beginning of a body that is too long good enough?
 ) -> Answer:
     "One GET; raises `Refused`, `TooLarge` or `Unavailable`."
+    import aiohttp
+
     seen, patience = [url], limits["timeouts"]
     try:
         async with asyncio.timeout(patience["whole"]) as clock:
@@ -151,7 +157,7 @@ async def fetch(
         raise Unavailable("The server gave no answer that can be read", url, f"{type(e).__name__}: {str(e)[:100]}") from e
 
 
-async def _body(r: aiohttp.ClientResponse, max_mb: float, clocks: Iterable[asyncio.Timeout], large: asyncio.Semaphore | None, cut: bool) -> bytes:
+async def _body(r: "aiohttp.ClientResponse", max_mb: float, clocks: Iterable[asyncio.Timeout], large: asyncio.Semaphore | None, cut: bool) -> bytes:
     most, pieces, size, held = int(max_mb * 2**20), [], 0, None
     if 0 <= (r.content_length or -1) <= min(most, 2**20) and "Content-Encoding" not in r.headers:
         return await r.read()  # most answers: short, and as long as they say

@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -44,6 +44,7 @@ def plan_epoch(
     rank: int = 0,  # which of the `world_size` readers this is
     world_size: int = 1,
     drop_last: bool = False,  # leave out items that fill no batch of all ranks?
+    least: int = 0,  # leave out a last batch that has fewer items than this for each rank
     widths: np.ndarray | None = None,  # [n], any unit; batches of similar width, if shuffled
 ) -> list[np.ndarray]:  # numbers of items, an array a batch
     "The batches of one rank in one epoch."
@@ -55,7 +56,7 @@ def plan_epoch(
         pools = [order[k : k + _POOL * step] for k in range(0, n, _POOL * step)]
         order = np.concatenate([order[:0], *(p[np.argsort(widths[p], kind="stable")] for p in pools)])
     batches = [order[k : k + step] for k in range(0, n, step)]
-    if drop_last and n % step:
+    if n % step and (drop_last or n % step < least * world_size):
         batches.pop()
     if by_width:
         batches = [batches[k] for k in rng.permutation(len(batches))]
@@ -300,8 +301,7 @@ class _Reader:
         at = {name: row for row, name in enumerate(self.hashes)}
         self.rows = np.array([at[i.sha256] for i in items], np.int64)
         self.checked, self.bad, self.copy, self.waited = np.zeros(len(items), bool), {}, None, 0.0
-        self.gave_up = False  # could a copy not be written?
-        self.memory, self.kept = memory, {}
+        self.memory, self.kept, self.gave_up = memory, {}, False  # gave_up: could a copy not be written?
 
     def _new(self, kind: str) -> _Copy:
         if kind == "decoded":
@@ -439,14 +439,10 @@ def finish(self: _Reader, pool: ThreadPoolExecutor) -> None:
     "After a pass: add what this rank has not seen, unless that is the larger part, and give the copy its name."
     self.mend()
     made = self.copy
-    if made is None or made.state != "building" or not made.folder:
-        return
-    left = np.flatnonzero(~made.has(self.rows))
-    if 2 * len(left) > len(self.rows):
+    if made is None or made.state != "building" or not made.folder or 2 * len(left := np.flatnonzero(~made.has(self.rows))) > len(self.rows):
         return
     list(pool.map(self._rest, [left[k : k + 16] for k in range(0, len(left), 16)]))
-    if not made.finish():
-        self.mend()
+    made.finish() or self.mend()
     _make_room(self.folder, 0, self.disk)  # a packed copy has grown meanwhile
 
 # %% ../nbs/14_loader.ipynb #1afd8dfc
@@ -478,6 +474,8 @@ class Loader:
         rank: int = 0,  # which of the `world_size` readers this is
         world_size: int = 1,
         drop_last: bool = False,  # leave out items that fill no batch of all ranks?
+        least: int = 0,  # leave out a last batch that has fewer items than this for each rank
+        extra: Mapping[str, np.ndarray] | None = None,  # further arrays with a row an item, that come along in the batches
     ):
         for value, known in ((cache, CACHES), (on_error, ("raise", "skip"))):
             if value not in known:
@@ -488,19 +486,18 @@ class Loader:
             raise BadConfig("This task's items have no common shape", cache, "Choose auto, memory or packed.")
         self.items, self.labels = data.items(split)[:n_items], data.labels(split)[:n_items] if labelled else None
         self.task, self.batch_size, self.shuffle, self.seed = task, batch_size, shuffle, seed
-        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self.rank, self.world_size, self.drop_last, self.least, self.extra = rank, world_size, drop_last, least, extra or {}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = threads or (cores if store.local else max(16, cores))
         self.widths = np.array([(i.width or 1) / (i.height or 1) for i in self.items]) if bucket else None  # lines of text are scaled to one height
         folder = Path(folder) if folder else data.manifest.dir.parent.parent / "cache"
         self.reader = _Reader(self.items, store, task, cache, folder, int(memory_mb * 2**20), int(cache_gb * 2**30), on_error == "skip")
-        layout = self.reader.layout or {}
-        self.memory = {name: _Reused((batch_size, *shape), kind, _AHEAD + 3) for name, (shape, kind) in layout.items()}
-        self._next = self._at = (0, 0)  # epoch and batch: where the next pass begins, and where this one is
+        self.memory = {name: _Reused((batch_size, *shape), kind, _AHEAD + 3) for name, (shape, kind) in (self.reader.layout or {}).items()}
+        self._next, self._at, self.numbers = (0, 0), (0, 0), np.arange(0)  # epoch and batch: where the next pass begins, and where this one is; items of the newest batch
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.items), self.batch_size * self.world_size)
-        return whole + (rest > self.rank and not self.drop_last)
+        return whole + (rest > self.rank and rest >= self.least * self.world_size and not self.drop_last)
 
     @property
     def epoch(self) -> int:
@@ -522,7 +519,7 @@ class Loader:
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         "Numbers of the items in each batch of an epoch."
-        return plan_epoch(len(self.items), epoch, self.batch_size, self.shuffle, self.seed, self.rank, self.world_size, self.drop_last, self.widths)
+        return plan_epoch(len(self.items), epoch, self.batch_size, self.shuffle, self.seed, self.rank, self.world_size, self.drop_last, self.least, self.widths)
 
 # %% ../nbs/14_loader.ipynb #ac5de24a
 @patch
@@ -536,17 +533,17 @@ def _submit(self: Loader, pool: ThreadPoolExecutor, numbers: np.ndarray) -> tupl
 
 @patch
 def _collect(self: Loader, numbers: np.ndarray, out: dict, jobs: list) -> dict | None:
-    "Wait for a batch; None where all of it was skipped."
+    "Wait for a batch; None where all of it was skipped. What is in it stands in `numbers`."
     found = [(start, job.result()) for start, job in jobs]
     empty = [start + k for start, part in found for k in (part if out else [k for k, e in enumerate(part) if e is None])]
-    numbers = np.delete(numbers, empty)
-    labels = None if self.labels is None else [self.labels[i] for i in numbers]
+    self.numbers = numbers = np.delete(numbers, empty)
+    labels, more = None if self.labels is None else [self.labels[i] for i in numbers], {name: a[numbers] for name, a in self.extra.items()}
     if not len(numbers):
         return None
     if not out:
-        return self.task.collate([e for _, part in found for e in part if e is not None], labels)
+        return self.task.collate([e for _, part in found for e in part if e is not None], labels) | more
     batch = {name: np.delete(a, empty, axis=0) for name, a in out.items()} if empty else out
-    return batch if labels is None else {**batch, "target": self.task.target(labels)}
+    return {**batch, **more} if labels is None else {**batch, "target": self.task.target(labels), **more}
 
 
 @patch
@@ -569,6 +566,8 @@ def __iter__(self: Loader) -> Iterator[dict[str, np.ndarray]]:
                 self._at = (epoch, self._at[1] + 1)
                 if batch is not None:
                     yield batch
+                elif self.least and self.world_size > 1:
+                    raise BadInput(f"No item of batch {self._at[1]} of rank {self.rank} can be read, and the other ranks wait for it", dict(self.skipped))
             self.reader.waited = waited / (time.monotonic() - began)
             self.reader.finish(pool)
             self._at = (epoch + 1, 0)

@@ -269,12 +269,11 @@ def read_page(
     "Links and items of an HTML page by the rules of its source."
     text = text.decode("utf8", "replace") if isinstance(text, bytes) else text
     tree, rules = LexborHTMLParser(text.encode("utf8", "replace")), source["item"]
-    at, links, items = _resolver(canonical(pick(tree, "base@href")[0], url) or url), {}, []
+    at, hrefs, items = _resolver(canonical(pick(tree, "base@href")[0], url) or url), {}, []
     opt_out, nofollow = read_signs(headers or {}, ((m.attributes["name"] or "", m.attributes.get("content") or "") for m in tree.css("meta[name]")), agent)
     for selector in source["follow"]:
-        for attributes in (a.attributes for a in tree.css(selector)):
-            if (link := attributes.get("href")) and "nofollow" not in (attributes.get("rel") or "") and (address := at(link)):
-                links[address] = "page"
+        said = ((a["href"], a.get("rel")) for node in tree.css(selector) if (a := node.attributes).get("href"))
+        hrefs |= {href.partition("#")[0]: None for href, rel in said if "nofollow" not in (rel or "")}  # a page leads to the same few places many times
     nodes = tree.css(rules["select"])
     told, of_page = _said_to_machines(tree, at) if nodes and "ld+json" in text else ({}, "")
     by_page = ((of_page if rule == "json-ld" else pick(tree, rule, outside=nodes)[0], f"page: {rule}") for rule in (source["page_licence"] or ()) if nodes)
@@ -291,11 +290,12 @@ def read_page(
             author = pick(node, rules["author"])[0] or next((said[k] for k in ("creator", "author", "creditText") if said.get(k)), "")
             caption = pick(node, rules["caption"])[0] or said.get("caption") or said.get("name") or ""
             items.append(_item(source, image, *(licence if licence[0] else of_page), author, extra, caption=caption, page_url=url, opt_out=opt_out))
-    return Found([(u, k) for u, k in links.items() if _wanted(source, u)], items, opt_out, nofollow)
+    return Found(_wanted(source, {address: "page" for href in hrefs if (address := at(href))}), items, opt_out, nofollow)
 
 
-def _wanted(source: Mapping, address: str) -> bool:
-    return not any(re.search(pattern, address) for pattern in source["deny"] or ())
+def _wanted(source: Mapping, links: Mapping[str, str]) -> list[tuple[str, str]]:  # without the pages that the source denies
+    denied = [re.compile(pattern).search for pattern in source["deny"] or ()]
+    return [(address, kind) for address, kind in links.items() if kind != "page" or not any(search(address) for search in denied)]
 
 # %% ../nbs/06_pages.ipynb #01746a74
 LARGEST = 50 * 2**20  # bytes after unpacking: what the sitemap protocol allows
@@ -365,7 +365,7 @@ def read_sitemap(
             if picture := at(_text(image, "loc")):
                 items.append(_item(source, picture, licence, "sitemap: image:license", caption=caption, page_url=address))
     items = [i for i in items if i.licence or rules.get("unlicensed")]
-    return Found([(u, k) for u, k in links.items() if k != "page" or _wanted(source, u)], items)
+    return Found(_wanted(source, links), items)
 
 # %% ../nbs/06_pages.ipynb #b8066fc5
 _ENDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic")
@@ -413,7 +413,7 @@ def read_feed(
             links.setdefault(page, "page")
         items += [_item(source, p, *licence, author, caption=caption, page_url=page or url) for p in pictures]
     items = [i for i in items if i.licence or (source.get("feed") or {}).get("unlicensed")]
-    return Found([(u, k) for u, k in links.items() if k != "page" or _wanted(source, u)], items)
+    return Found(_wanted(source, links), items)
 
 
 def _xml_entries(body: bytes, at: Callable, links: dict) -> Iterator[tuple]:

@@ -71,7 +71,6 @@ def _pixels(image: "Image.Image") -> "Image.Image":
     "Decode a picture at no more detail than is looked at, as grey or RGB."
     from PIL import Image
 
-    opened = image
     image.draft(None, (2 * _SIDE, 2 * _SIDE))  # only JPEG can do this
     image.load()
     factor = max(1, min(8, min(image.size) // (2 * _SIDE)))
@@ -80,16 +79,16 @@ def _pixels(image: "Image.Image") -> "Image.Image":
         step = factor if is_large else 1
         return Image.fromarray((np.asarray(image)[::step, ::step].astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("1", "P", "PA", "LA") or image.has_transparency_data:
-        if is_large:  # four bytes a pixel of all of it would be too many
+        if is_large:  # three or four bytes a pixel of all of it would be too many
             image, factor = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST), 1
-        image = image.convert("RGBA")
+        wanted = "RGBA" if image.has_transparency_data else "RGB"
+        image = image if image.mode == wanted else image.convert(wanted)
     if factor > 1:
         image = image.reduce(factor)
-    if image.mode == "RGBA":
+    if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-    return image.copy() if image is opened else image  # what was opened is closed again
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 # %% ../nbs/07_pictures.ipynb #c1ac75b2
 def _paper(grey: np.ndarray) -> float:
@@ -98,9 +97,12 @@ def _paper(grey: np.ndarray) -> float:
     return float(border[len(border) // 4 : -(len(border) // 4)].mean())
 
 
+_N = 12  # coefficients a side, of 48 x 48 pixels
+_WAVES = 2 * np.cos(np.pi / (4 * _N) * np.outer(np.arange(_N), np.arange(4 * _N) + 0.5))  # cosine transform of type II, its slow part
+
+
 def _hash(grey: "Image.Image") -> str:
     "Perceptual hash of a grey picture of 96 x 96 pixels, its ink brought to one place."
-    import imagehash
     from PIL import Image
 
     pixels = np.asarray(grey, np.float32)
@@ -110,19 +112,23 @@ def _hash(grey: "Image.Image") -> str:
     total = float(ink.sum()) or 1.0
     move = (1, 0, float(ink.sum(0) @ at) / total + 3, 0, 1, float(ink.sum(1) @ at) / total + 5)  # 3 and 5 pixels beside the middle
     moved = grey.transform(grey.size, Image.Transform.AFFINE, move, Image.Resampling.BILINEAR, fillcolor=round(paper))
-    return str(imagehash.phash(moved, 12, 4))
+    waves = _WAVES @ np.asarray(moved.resize((4 * _N, 4 * _N), Image.Resampling.LANCZOS), np.float64) @ _WAVES.T
+    waves = waves.round(6)  # what is zero but for the last digit is zero
+    return np.packbits(waves > np.sort(waves, None)[_N * _N // 2 - 1 :][:2].mean()).tobytes().hex()  # above the median
 
 # %% ../nbs/07_pictures.ipynb #4e1e387e
+_PLANES = np.array([[0.299, 0.587, 0.114], [1, -1, 0], [0.5, 0.5, -1]], np.float32)  # grey, red-green and yellow-blue of RGB
+
+
 def look(
     pixels: np.ndarray,  # uint8 [height, width] grey or [height, width, 3] RGB
 ) -> dict[str, float]:  # brightness, contrast, ink: 0 to 1; colourfulness: 0 to about 150
     "How a picture looks, in four rounded numbers."
-    rgb = pixels.astype(np.float32)
-    grey, values = rgb, {"colourfulness": 0.0}
-    if rgb.ndim == 3:
-        r, g, b = np.moveaxis(rgb, 2, 0)
-        grey, rg, yb = 0.299 * r + 0.587 * g + 0.114 * b, r - g, (r + g) / 2 - b
-        values["colourfulness"] = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    grey, values = pixels.astype(np.float32), {"colourfulness": 0.0}
+    if grey.ndim == 3:
+        grey, *colours = _PLANES @ np.moveaxis(grey, 2, 0).reshape(3, -1)
+        grey, mean, std = grey.reshape(pixels.shape[:2]), np.mean(colours, 1), np.std(colours, 1)
+        values["colourfulness"] = np.hypot(*std) + 0.3 * np.hypot(*mean)
     values |= {"brightness": grey.mean() / 255, "contrast": grey.std() / 255, "ink": np.abs(grey - _paper(grey)).mean() / 255}
     return {name: round(float(v), 1 if name == "colourfulness" else 3) for name, v in values.items()}
 
@@ -179,7 +185,7 @@ def _is_utf8(value: bytes) -> bool:
 # %% ../nbs/07_pictures.ipynb #5e1b3e53
 def _rights(image: "Image.Image") -> dict[str, str]:
     "What an opened picture says of its rights."
-    said = {**_tags(image), **_quiet(lambda: _xmp(image.info.get("xmp") or b""))}
+    said = {**_tags(image), **_quiet(lambda: _xmp(packet) if (packet := image.info.get("xmp")) else {})}
     order = {  # where -> key; an address of a licence before a sentence about rights
         "XMP cc:license": "cc:license", "XMP xmpRights:WebStatement": "xmpRights:WebStatement", "XMP xmpRights:UsageTerms": "xmpRights:UsageTerms",
         "XMP dc:rights": "dc:rights", "IPTC CopyrightNotice": "2:116", "EXIF Copyright": "exif:33432", "PNG Copyright": "png:Copyright",
@@ -242,19 +248,20 @@ def inspect(
                 raise BadInput("The picture is too small", f"{width} x {height}")
             pixels = _pixels(image)
             embedded, turned = _rights(image), _quiet(lambda: {"by": image.getexif().get(274)}).get("by")
+            small = pixels.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            low, high = (grey := small.convert("L")).getextrema()
+            if high - low < limits["min_contrast"] + 8:  # the small one may have lost what little there is, and rounds
+                low, high = pixels.convert("L").getextrema()
+            if high - low < limits["min_contrast"]:
+                raise BadInput("The picture is blank", f"shades {low} to {high}")
     except (TooLarge, BadInput) as e:
         raise (BadInput("The picture cannot be decoded", e.value) if isinstance(e, UnsupportedType) or not body else e) from e
     except MemoryError:
         raise
     except Exception as e:  # Pillow's readers raise whatever broken bytes lead them to
         raise BadInput("The picture cannot be decoded", str(e).partition(" <")[0] or type(e).__name__) from e
-    low, high = pixels.convert("L").getextrema()
-    if high - low < limits["min_contrast"]:
-        raise BadInput("The picture is blank", f"shades {low} to {high}")
-    small = pixels.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     if turned in _TURNS:
-        small = small.transpose(_TURNS[turned])
-    grey = small.convert("L")
+        small, grey = (i.transpose(_TURNS[turned]) for i in (small, grey))
     meta = {**item.meta, "look": look(np.asarray(small)), **({"embedded": embedded} if embedded else {})}
     return replace(item, mime=mime, width=width, height=height, phash=_hash(grey), meta=meta)
 
@@ -365,6 +372,7 @@ def _shown(body: bytes, max_pixels: int) -> tuple["Image.Image", tuple[int, int]
         with _opened(body, max_pixels) as image:
             turn, size = _TURNS.get(_quiet(lambda: {"by": image.getexif().get(274)}).get("by")), image.size
             pixels = _pixels(image)
+            pixels = pixels.copy() if pixels is image else pixels  # what was opened is closed again
     except BadInput:
         raise
     except MemoryError:

@@ -101,8 +101,11 @@ def _answer(request: dict, body: bytes, cfg: dict, own: Any) -> dict:
         return {"error": "BadInput", "what": "The answer cannot be read", "value": f"{type(e).__name__}: {str(e)[:200]}"}
 
 
-def _plain(item: Item) -> dict:
-    return {f.name: getattr(item, f.name) for f in fields(Item) if f.name != "data"}
+_EMPTY = {f.name: f.default for f in fields(Item) if f.name != "data"}
+
+
+def _plain(item: Item) -> dict:  # what it has
+    return {name: value for name, empty in _EMPTY.items() if (value := getattr(item, name)) != empty}
 
 
 def serve_requests() -> None:
@@ -141,7 +144,7 @@ class Reader:
         "Begin a child; it imports while the first request is on its way."
         paths = os.pathsep.join(p for p in sys.path if p)
         env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-        env |= {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}  # what a large picture took is given back
+        env |= {"MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "8388608"}  # what a large picture took is given back, a small one's room is used again
         command = [sys.executable, "-c", "from fullstack_ml.reader import serve_requests; serve_requests()"]
         pipe = asyncio.subprocess.PIPE
         self.child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=env, limit=2**20)

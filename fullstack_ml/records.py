@@ -6,7 +6,7 @@
 __all__ = ['Label', 'LABEL_KINDS', 'Choice', 'Text', 'Box', 'Boxes', 'ItemSequence', 'label_to_dict', 'label_from_dict', 'now',
            'Source', 'Item', 'Annotation', 'Prediction', 'write_items', 'read_items', 'Database', 'schema_version',
            'migrate', 'open_database', 'Manifest', 'read_manifest', 'list_kinds', 'list_artifacts', 'find_artifact',
-           'find_parents', 'stage_key', 'find_fresh', 'Draft', 'draft']
+           'find_parents', 'key_parts', 'stage_key', 'find_fresh', 'Draft', 'draft']
 
 # %% ../nbs/01_records.ipynb #7784bec6
 import contextlib
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastcore.basics import patch
 
-from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable, code_hash, code_version, digest, public, resolve_path, sha256, write_json
+from .core import BadConfig, BadInput, Damaged, NotFound, Unavailable, code_sources, code_version, digest, locked, public, resolve_path, sha256, write_json, write_table
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -190,12 +190,8 @@ def write_items(
     **columns: list,  # further columns, one value an item
 ) -> None:
     "Items as a Parquet table, without their bytes."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows, types = [{**_row(i), "meta": json.dumps(i.meta)} for i in items], {"width": pa.int32(), "height": pa.int32()}
-    arrays = {f.name: pa.array([r[f.name] for r in rows], types.get(f.name, pa.string())) for f in fields(Item) if f.name != "data"}
-    pq.write_table(pa.table({**arrays, **columns}), path, compression="zstd")
+    types = {f.name: "int32" if f.name in ("width", "height") else "string" for f in fields(Item) if f.name != "data"}
+    write_table(path, [{**_row(i), "meta": json.dumps(i.meta)} for i in items], types, **columns)
 
 
 def read_items(
@@ -445,7 +441,7 @@ class Manifest:
             return self
         new = self.dir.with_name(f".remote-{self.dir.name}")
         names = [n for n in [*self.files, "manifest.json"] if (new / n).resolve().is_relative_to(new)]
-        with _lock(new.with_suffix(".lock"), self.kind, wait=True):
+        with locked(new.with_suffix(".lock"), self.kind, wait=True):
             if not self.dir.is_dir():  # another process may have brought it meanwhile
                 shutil.rmtree(new, ignore_errors=True)
                 with _reach(self.remote) as (fs, there), contextlib.suppress(FileNotFoundError):  # `verify` says what is missing
@@ -529,11 +525,12 @@ def list_artifacts(
 def find_artifact(
     cfg: "DictConfig",
     kind: str,
-    ref: str = "latest",  # an id, the beginning of one, or "latest"
+    ref: str = "latest",  # an id, the beginning of one, or "latest", which is never a part, such as one fold of five
 ) -> Manifest:
     "One finished artefact, with its files here; raises `NotFound` with the stage to run first."
     ids = here if ref in (here := _ids(cfg, kind, far=False)) else _ids(cfg, kind)  # what is here by name asks nobody
-    found = ids[-1:] if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
+    whole = ([n] for n in reversed(ids) if "part" not in _read(cfg, kind, [n])[0].metrics)
+    found = next(whole, []) if ref == "latest" else [ref] if ref in ids else [n for n in ids if n.startswith(ref)]
     if len(found) > 1:
         raise BadConfig(f"More than one {kind} begins with this", ref, f"Write more of it: {', '.join(found[:5])}.")
     if not found:
@@ -546,17 +543,26 @@ def find_parents(cfg: "DictConfig") -> dict[str, Manifest]:  # kind -> artefact
     return {kind: find_artifact(cfg, kind, ref) for kind, ref in (cfg.get("parents") or {}).items()}
 
 # %% ../nbs/01_records.ipynb #33f45a8e
-def stage_key(
+def key_parts(
     kind: str,  # name of the stage, and of its module
     cfg: "DictConfig",
     parents: dict[str, Manifest],  # those that the section `parents` names count; others follow from them
-) -> tuple[str, str]:  # key, and the hash of the code that is part of it
+) -> dict[str, dict]:  # config, parents: kind -> id, code: module -> hash
     "What the work depends on: configuration, parents and the source of every module that it uses."
     direct = {k: parents[k] for k in cfg.get("parents") or {} if k in parents}
     named = re.findall(r'"_target_": "([\w.]+)\.\w+"', json.dumps([public(cfg), *(p.config for p in direct.values())], default=str))
-    code = code_hash([f"fullstack_ml.{kind}", *named])
     what = {k: v for k, v in public(cfg).items() if k not in ("parents", "tracking", "app") and (k != "problem" or kind == "problem")}
-    return digest([kind, what, {k: p.id for k, p in direct.items()}, code]), code
+    return {"config": what, "parents": {k: p.id for k, p in direct.items()}, "code": code_sources([f"fullstack_ml.{kind}", *named])}
+
+
+def stage_key(
+    kind: str,
+    cfg: "DictConfig",
+    parents: dict[str, Manifest],
+) -> tuple[str, str]:  # key, and the hash of the code that is part of it
+    "One digest of all that the work depends on."
+    parts = key_parts(kind, cfg, parents)
+    return digest([kind, parts["config"], parts["parents"], code := digest(parts["code"])]), code
 
 
 def find_fresh(
@@ -587,42 +593,24 @@ def draft(
 ) -> Iterator[Draft]:
     "A folder that appears under its final name whole or not at all."
     key, code = stage_key(kind, cfg, parents)
+    sources = {name.removeprefix("fullstack_ml."): h[:12] for name, h in key_parts(kind, cfg, parents)["code"].items()}
     folder = resolve_path(cfg.storage.root) / kind / f".draft-{key[:12]}"
-    with _lock(folder.with_suffix(".lock"), kind):
+    with locked(folder.with_suffix(".lock"), kind):
         if folder.exists() and not resume:
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
         d, started = Draft(folder), time.monotonic()
         yield d
-        files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()}
-        files.pop("manifest.json", None)
+        files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink() and p != folder / "manifest.json"}
         while any(folder.parent.glob(f"{(when := f'{datetime.now(timezone.utc):%Y%m%d-%H%M%S}')}-*")):  # the later of two within a second must sort behind
             time.sleep(0.2)
         made = Manifest(
             kind=kind, id=f"{when}-{key[:6]}", created=now(), seconds=round(time.monotonic() - started, 2),
-            key=key, parents={k: p.id for k, p in parents.items()}, config=public(cfg), code={**code_version(), "modules": code[:16]},
+            key=key, parents={k: p.id for k, p in parents.items()}, config=public(cfg),
+            code={**code_version(), "modules": code[:16], "sources": sources},
             metrics=d.metrics, files=files, dir=folder.parent / f"{when}-{key[:6]}",
         )  # fmt: skip
         write_json(folder / "manifest.json", {f.name: getattr(made, f.name) for f in fields(made) if f.compare})
         os.rename(folder, made.dir)
         d.dir, d.manifest = made.dir, made
         _upload(cfg, made)
-
-
-@contextlib.contextmanager
-def _lock(path: Path, kind: str, wait: bool = False) -> Iterator[None]:
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(path, "w") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except OSError as e:
-                raise Unavailable(f"Another process is making this {kind}", path.name, "Wait for it to end; its result will be found.") from e
-            if os.fstat(f.fileno()).st_nlink:  # else whoever held it has taken the file away since it was opened here: once more
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return

@@ -55,7 +55,8 @@ def inspected(
     if sha256(body) in gone:
         raise Refused("This picture was withdrawn", sample.item.url, "Take it out of the folder. Nothing was imported.")
     try:
-        item = inspect(replace(item, sha256=sha256(body)), body, _LIMITS)
+        item = replace(item, sha256=sha256(body))
+        item = inspect(item, body, _LIMITS) if item.mime.startswith("image/") or not item.mime else item  # what is no picture is kept as it is
     except BadInput as e:
         raise type(e)(e.what, sample.item.url, f"{e.remedy or e.value} Nothing was imported.") from e
     return replace(item, id=digest([item.source, item.url, item.sha256])[:16])
@@ -79,8 +80,9 @@ def _table(items: Sequence[Item]) -> "pa.Table":
 
 def _allowed(cfg: "DictConfig", items: Sequence[Item]) -> None:
     "Raise `Refused` if a licence or a page forbids what is to be imported."
-    if wrong := [i for i in items if cfg.licences and i.licence not in cfg.licences]:
-        remedy = f"Allowed are {', '.join(cfg.licences)}. If the folder says nothing, say what holds for it: --licence MIT."
+    licences = list(cfg.licences)  # a look into a configuration takes as long as a hundred comparisons
+    if wrong := [i for i in items if licences and i.licence not in licences]:
+        remedy = f"Allowed are {', '.join(licences)}. If the folder says nothing, say what holds for it: --licence MIT."
         raise Refused(f"{len(wrong)} of {len(items)} items have a licence that is not allowed", f"{wrong[0].url}: {wrong[0].licence or 'unknown'}", remedy)
     if cfg.opt_out == "refuse" and (wrong := [i for i in items if i.opt_out]):
         raise Refused(f"{len(wrong)} of {len(items)} items come from pages that refuse machine learning", wrong[0].url, "Leave them out.")

@@ -17,8 +17,11 @@ TEMPLATES = {"source/web"}  # to be copied and filled in: their values are missi
 
 
 def groups(stage: str) -> list[str]:
-    """Groups that a root takes, in its order."""
-    return [next(iter(d)) for d in ROOTS[stage]["defaults"] if isinstance(d, dict)]
+    """Groups that a root takes, in its order; those of a root that it takes in stand where it does."""
+    found = []
+    for d in ROOTS[stage]["defaults"]:
+        found += [next(iter(d)).removeprefix("override ")] if isinstance(d, dict) else groups(d) if d != "_self_" else []
+    return list(dict.fromkeys(found))
 
 
 def holes(group: str, choice: str) -> bool:
@@ -86,9 +89,12 @@ def test_every_experiment_concerns_a_stage(experiment):
 def test_the_order_of_the_defaults(stage):
     defaults = ROOTS[stage]["defaults"]
     assert defaults[0] == "_self_", "_self_ first: groups, experiment and profile win over the root"
+    assert "storage" in groups(stage)
+    if isinstance(defaults[1], str):  # all of another root, which has its own profile, and groups besides
+        assert all(isinstance(d, dict) for d in defaults[2:])
+        return
     assert defaults[-3:] == [{"experiment": None}, {"profile": "full"}, {"optional local": "default"}]
     assert all(isinstance(d, dict) for d in defaults[1:])
-    assert "storage" in groups(stage)
 
 
 @pytest.mark.parametrize("stage", ROOTS)
@@ -99,7 +105,7 @@ def test_the_first_line_says_what_comes_in_and_what_goes_out(stage):
 
 @pytest.mark.parametrize("stage", ROOTS)
 def test_the_parents_of_a_stage_are_stages(stage):
-    assert set(ROOTS[stage]["parents"]) <= set(ROOTS)
+    assert set(compose_cfg(stage).parents) <= set(ROOTS)
 
 
 def test_missing_values_stand_only_in_templates():

@@ -9,7 +9,7 @@ import pytest
 from house import PACKAGE, ROOT
 
 from fullstack_ml import core
-from fullstack_ml.core import BadConfig, FsmlError, NotFound, capped, code_hash, compose_cfg, digest, public, resolve_path, sha256, write_atomic, write_json
+from fullstack_ml.core import BadConfig, FsmlError, NotFound, capped, code_hash, compose_cfg, digest, public, resolve_path, sha256, write_atomic, write_json, write_table
 
 FAMILY = [c for c in vars(core).values() if isinstance(c, type) and issubclass(c, FsmlError)]
 
@@ -110,6 +110,20 @@ def test_a_mistyped_setting_names_the_right_one(stage, overrides, told):
 def test_out_wins_over_the_profile_and_may_hold_any_character(tmp_path):
     odd = tmp_path / "ein Ordner, mit = und 'Zeichen'"
     assert compose_cfg("train", ["profile=smoke"], str(odd)).storage.root == str(odd)
+
+
+def test_a_table_is_what_arrow_would_have_made_and_pandas_stays_away(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"a": "ä\U0001f600", "n": -(2**31), "b": None, "left": 1}, {"a": "", "n": None, "b": "x"}, {"a": None, "n": 2**31 - 1, "b": "\n"}]
+    write_table(tmp_path / "t.parquet", rows, {"a": "string", "n": "int32", "b": "string"}, more=[[1], [], [2, 3]])
+    schema = pa.schema([("a", pa.string()), ("n", pa.int32()), ("b", pa.string()), ("more", pa.list_(pa.int64()))])
+    assert pq.read_table(tmp_path / "t.parquet").equals(pa.Table.from_pylist([{**r, "more": m} for r, m in zip(rows, [[1], [], [2, 3]])], schema))
+    with pytest.raises(pa.ArrowInvalid):  # never a number that has been cut
+        write_table(tmp_path / "t.parquet", [{"n": 2**31}], {"n": "int32"})
+    alone = "from pathlib import Path; from fullstack_ml.core import write_table; import sys; write_table(Path(sys.argv[1]), [{'a': 'b'}], {'a': 'string'}); print('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", alone, str(tmp_path / "u.parquet")], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_what_may_be_shown():

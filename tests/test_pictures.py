@@ -69,6 +69,28 @@ def test_every_mode_of_png_can_be_read(mode):
     assert mode == "1" or bits(item.phash, hash_of(photograph(mode="L"))) <= BITS
 
 
+@pytest.mark.parametrize("name, said", [
+    ("photograph", "d05a7bec8df0620dadac3bad3e771e410053"), ("grey", "87b4fc77a603f58e046da0c9aa7aa4559d32"), ("palette", "d4ecac58e5e2f18e084239e06f963f9c413f"),
+    ("see-through", "b0ec21c75716803fcb7bcc313478f8cf8346"), ("blank", "8" + 35 * "0"),
+])  # fmt: skip
+def test_hashes_are_those_that_databases_hold(name, said):
+    image = {
+        "photograph": photograph(), "grey": photograph((300, 500), 3, "L"), "palette": photograph((250, 200), 4).quantize(16),
+        "see-through": photograph((220, 260), 5, "RGBA"), "blank": Image.new("RGB", (40, 40), "teal"),
+    }[name]  # fmt: skip
+    if name == "see-through":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    assert inspect(Item(), encoded(image), {**LIMITS, "min_contrast": 0}).phash == said, "made by imagehash 4.3"
+
+
+def test_a_small_dot_on_paper_is_no_blank_picture():
+    image = Image.new("L", (380, 380), 255)
+    image.putpixel((200, 170), 240)  # nothing is left of it at 96 pixels
+    assert inspect(Item(), encoded(image), LIMITS).state == "kept"
+    with pytest.raises(BadInput, match="blank: shades 240 to 255"):
+        inspect(Item(), encoded(image), {**LIMITS, "min_contrast": 16})
+
+
 def test_a_cmyk_jpeg_is_read():
     assert inspect(Item(), encoded(photograph().convert("CMYK"), "JPEG"), LIMITS).mime == "image/jpeg"
 

@@ -373,10 +373,10 @@ def test_two_processes_do_not_make_the_same_thing(cfg):
 TURNS = """
 import os, sys
 from pathlib import Path
-from fullstack_ml.records import _lock
+from fullstack_ml.core import locked
 home = Path(sys.argv[1])
 for n in range(200):
-    with _lock(home / "x.lock", "thing", wait=True):
+    with locked(home / "x.lock", "thing", wait=True):
         os.close(os.open(home / "inside", os.O_CREAT | os.O_EXCL))
         os.unlink(home / "inside")
 """

@@ -24,7 +24,7 @@ class Backbone(nn.Module):
         channels: int,  # colour channels of the pictures
     ):
         super().__init__()
-        self.net, self.channels, self.n_features = net, channels, net.num_features
+        self.net, self.channels, self.n_features, self.layout = net, channels, net.num_features, torch.channels_last
         mean, std = ((net.pretrained_cfg.get(k) or (0.5,)) for k in ("mean", "std"))
         grey = channels != len(mean)
         for name, value in (("mean", mean), ("std", std)):
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
 
     def scale(self, image: torch.Tensor) -> torch.Tensor:
         "Bytes [batch, height, width, channels] as scaled floats [batch, channels, height, width]."
-        return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return ((image.permute(0, 3, 1, 2).float() - self.mean) / self.std).contiguous(memory_format=self.layout)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         "Logits [batch, n_outputs]."

@@ -187,11 +187,13 @@ class ImageClassification(Task):
         return make(dict(model), n_outputs=len(self.labels), channels=self.channels)
 
     def step(self, model: "nn.Module", batch: Mapping) -> dict:
-        "Cross-entropy of one batch."
+        "Cross-entropy of one batch; in training by `soft` shares of the classes and `weight` of the items, where the batch has them."
         from torch.nn.functional import cross_entropy
 
-        output = model(batch["image"])
-        return {"loss": cross_entropy(output, batch["target"], label_smoothing=self.label_smoothing if model.training else 0.0), "output": output}
+        output, learns = model(batch["image"]).float(), model.training
+        target, weight = (batch.get("soft", batch["target"]), batch.get("weight")) if learns else (batch["target"], None)
+        losses = cross_entropy(output, target, label_smoothing=self.label_smoothing if learns else 0.0, reduction="none")
+        return {"loss": losses.mean() if weight is None else (losses * weight).sum() / weight.sum(), "output": output}
 
     def decode(self, output: Arrays) -> list[Prediction]:
         "The most probable class and the probability of each."
