@@ -325,6 +325,21 @@ def test_augmentation_keeps_the_shape_of_a_batch():
     assert same < 12  # only the gamma of the ink is left
 
 
+def test_a_reader_begins_with_the_weights_of_another(trained, tmp_path):
+    from fullstack_ml.task import save_model
+
+    task, model, items, _ = trained
+    save_model(model, tmp_path / "model.safetensors", {})
+    again = task.build_model({**NET, "weights": str(tmp_path / "model.safetensors")}).eval()
+    assert [p.label for p in predict(task, torch_sessions(again, task), items)] == [p.label for p in predict(task, torch_sessions(model, task), items)]
+    other = make(LATIN[:5]).build_model({**NET, "weights": str(tmp_path / "model.safetensors")})  # another alphabet: the eyes stay, the letters are new
+    assert (other.project.weight == model.project.weight).all() and other.out.weight.shape != model.out.weight.shape
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    for name in ("junk.safetensors", "none.safetensors"):
+        with pytest.raises(BadConfig, match="weights"):
+            task.build_model({**NET, "weights": str(tmp_path / name)})
+
+
 def test_the_experiment_composes():
     cfg = compose_cfg("train", ["experiment=ocr_lines"])
     assert cfg.task._target_ == TARGET and cfg.loader.bucket and cfg.problem.task == "ocr"
