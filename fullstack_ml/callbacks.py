@@ -122,7 +122,7 @@ def _pack(value: Any, arrays: dict, name: str, seen: dict) -> Any:
             seen[key] = name
         return {"tensor": seen[key]}
     if isinstance(value, Mapping):
-        return {"map": [[k, _pack(v, arrays, f"{name}.{k}", seen)] for k, v in value.items()]}
+        return {"map": [[k, _pack(v, arrays, f"{name}.{k}".lstrip("."), seen)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
         return [_pack(v, arrays, f"{name}.{i}", seen) for i, v in enumerate(value)]
     return value.item() if isinstance(value, np.generic) else value

@@ -239,7 +239,7 @@ def _sweep(stage: str, overrides: Sequence[str], args: argparse.Namespace) -> No
     _show_rerun(made)
     check_sweep(made)
 
-
+# %% ../nbs/90_cli.ipynb #8cd97c92
 def _lineage(words: Sequence[str]) -> None:
     from fullstack_ml.core import compose_cfg
     from fullstack_ml.lineage import lineage
@@ -488,8 +488,9 @@ _USAGE = {
     "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
     "answers": "answers export PROJECT FOLDER --format F [--which answers|consensus|decisions] [--no-pictures] |"
     " import PROJECT PATH --format F [--annotator NAME] [--add-items] [--licence L]",
-    "loop": "loop [key=value ...] [stage:key=value ...]", "rerun": "rerun <stage> [key=value ...] | rerun <stage> [key=a,b ...] -m [--search grid|random|optuna] [--trials N] [--metric M] [--direction D]"
-    " [--jobs N] [--launcher here|submitit] [--seed N] [sweep:key=value ...] | rerun --to <stage> [key=value ...] [stage:key=value ...] [--why]",
+    "loop": "loop [key=value ...] [stage:key=value ...]",
+    "rerun": "rerun <stage> [key=value ...] | rerun <stage> [key=a,b ...] -m [--search grid|random|optuna] [--trials N] [--metric M]"
+    " [--direction D] [--jobs N] [--launcher here|submitit] [--seed N] [sweep:key=value ...] | rerun --to <stage> [key=value ...] [stage:key=value ...] [--why]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
     "leaderboard": "leaderboard [<dataset id>] [--page FILE]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"

@@ -124,6 +124,7 @@ class Random(Grid):
         self.trials, self.seed = trials, seed
 
     def propose(self, axes, number, told, cfg):
+        "The values of a trial; its number alone decides."
         draw = random.Random(f"{self.seed} {number}")
         return {a.key: a.at(draw.random()) for a in axes} if number < self.trials else None
 
@@ -140,6 +141,7 @@ class Optuna(Grid):
         self.trials, self.seed, self.startup = trials, seed, startup
 
     def propose(self, axes, number, told, cfg):
+        "The values of a trial, near those that went well."
         if number >= self.trials:
             return None
         try:

@@ -387,7 +387,7 @@ def known_labels(
             elif split == "train" and task.label_kind == "choice":
                 shown.update(label.names[:1])
     if strange and on_strange == "raise":
-        raise BadInput(f"{next(iter(strange.values()))} There are {len(strange)} such items", None, "Correct their labels, or leave them out: labels.on_strange=skip.")
+        raise BadInput(f"{next(iter(strange.values()))} Such items: {len(strange)}", None, "Correct their labels, or leave them out: labels.on_strange=skip.")
     empty = [c for c in task.labels if c not in shown] if task.label_kind == "choice" else []
     if empty and on_empty_class == "raise":
         raise BadConfig("No training item shows this class", ", ".join(empty), "Label some, build the dataset without it, or train all the same: labels.on_empty_class=skip.")
@@ -446,7 +446,7 @@ def further_arrays(
     if balance not in ("none", "weight"):
         raise BadConfig("There is no such balance of classes", balance, "Choose none or weight.")
     if task.label_kind != "choice" and (soft or mixed or balance != "none"):
-        raise BadConfig("Soft, mixed and weighted labels are for tasks with classes", task.label_kind, "Set labels.soft=false, labels.balance=none and an augmentation without Mix.")
+        raise BadConfig("Soft, mixed and weighted labels are for tasks with classes", task.label_kind, "Set labels.soft=false, labels.balance=none, and augment without Mix.")
     made = {"soft": soft_targets(task, data)} if soft else {"soft": np.eye(len(task.labels), dtype=np.float32)[task.target(data.labels("train"))]} if mixed else {}
     return made | ({"weight": class_weights(task, data.labels("train"))} if balance == "weight" else {})
 

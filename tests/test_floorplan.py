@@ -75,7 +75,7 @@ def test_production_imports_no_training_library(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_importing_a_module_imports_no_heavy_library_unless_it_is_about_it(name):
-    allowed = name.startswith(("models.", "tasks.")) or name in ("train", "compress", "evaluate")
+    allowed = name.startswith(("models.", "tasks.")) or name in ("train", "compress", "evaluate", "hardware", "callbacks", "augment")
     assert allowed or not reached(name) & (HEAVY | {"bentoml", "papermill", "matplotlib", "sklearn"}) - ({"bentoml"} if name in ("serve", "loop") else set())
 
 

@@ -181,7 +181,7 @@ def run(out, *more):
 
 def test_a_label_outside_the_set_names_its_item(tmp_path):
     version(tmp_path, labels={7: "four", 8: None, 10: "five"})
-    with pytest.raises(BadInput, match="item07 of here.*four.*3 such items.*on_strange=skip"):
+    with pytest.raises(BadInput, match="item07 of here.*four.*Such items: 3.*on_strange=skip"):
         run(tmp_path)
     made = run(tmp_path, "labels.on_strange=skip")
     assert made.metrics["skipped"] == {"label unknown": 3}

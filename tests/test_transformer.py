@@ -280,26 +280,34 @@ def test_memory_is_projected_once(x, memory):
 
 @pytest.fixture
 def sentences():
-    """A network with a source, its lengths, and a target."""
-    net = shake(Transformer(13, 32, 2, HEADS)).eval()
+    """A network that says different things, with a source, its lengths, and a target."""
+    net = Transformer(13, 32, 2, HEADS).eval()
+    for name, p in net.named_parameters():
+        if p.dim() > 1:
+            nn.init.normal_(p, std=0.2 if name == "embed.weight" else 0.5)
     return net, torch.randint(3, 13, (3, 8)), torch.tensor([8, 5, 1]), torch.randint(3, 13, (3, 6))
 
 
 def test_what_is_generated_with_the_cache_is_what_is_generated_without(sentences):
-    net, source, lengths, _ = sentences
+    net, source, lengths = sentences[0], torch.randint(3, 13, (40, 8)), torch.randint(1, 9, (40,))
     said = generate(net, source, lengths, end=-1, most=12)
-    assert said.shape == (3, 12) and torch.equal(said, generate(net, source, lengths, end=-1, most=12, cached=False))
+    assert said.shape == (40, 12) and len(said.unique(dim=0)) > 20, "rows that differ, or there is nothing to see"
+    assert torch.equal(said, generate(net, source, lengths, end=-1, most=12, cached=False))
     assert not net.training and not said.requires_grad
 
 
 def test_generation_ends_row_by_row(sentences):
-    net, source, lengths, _ = sentences
+    net, source, lengths = sentences[0], torch.randint(3, 13, (40, 8)), torch.randint(1, 9, (40,))
     free = generate(net, source, lengths, end=-1, most=10)
-    end = free[0, 2].item()
+    i, at = ((free[:, :-1] != free[:, 1:]) & (torch.arange(9) > 0)).nonzero()[0].tolist()  # where a row goes on with something else
+    end = free[i, at].item()
     said = generate(net, source, lengths, end=end, most=10)
-    for row, wanted in zip(said.tolist(), free.tolist()):
-        at = wanted.index(end) if end in wanted else len(wanted)
-        assert row[:at] == wanted[: len(row)][:at] and set(row[at:]) <= {end}
+    ends = [row.index(end) if end in row else 10 for row in free.tolist()]
+    assert len(set(ends)) > 1 and min(ends) < 9
+    for row, wanted, n in zip(said.tolist(), free.tolist(), ends):
+        assert row == [*wanted[:n], *[end] * (len(row) - n)]
+    alone = generate(net, source[[i, i]], lengths[[i, i]], end=end, most=10)
+    assert alone.shape[1] == ends[i] + 1, "it stops when all rows have ended"
 
 
 # nothing leaks
@@ -393,7 +401,9 @@ def test_an_odd_width_has_no_waves():
 def test_input_output_and_logits_share_one_matrix():
     net = Transformer(13, 32, 1, 2)
     assert [n for n, p in net.named_parameters() if p.shape == (13, 32)] == ["embed.weight"]
-    assert 0.5 < net.vectors(torch.arange(13)[None]).std() < 2  # the root of the width brings tokens and positions to one scale
+    tokens = net.vectors(torch.arange(13)[None], start=4) - sinusoidal_positions(17, 32)[4:]
+    close(tokens[0], net.embed.weight * math.sqrt(32))
+    close(net.logits(tokens), tokens @ net.embed.weight.T)
 
 
 def test_attention_is_watched_and_then_left_alone(sentences):
