@@ -19,7 +19,7 @@ from fullstack_ml.splits import draw_folds, one_fold
 from fullstack_ml.task import load_task
 from fullstack_ml.train import train
 
-OVERRIDES = ["problem.classes=[one,two,three]", "~problem.aliases", "batch_size=8", "epochs=2", "device=cpu", "augment=none", "tracking=disabled", "fold.n=3", "task.size=16"]
+OVERRIDES = ["problem.classes=[one,two,three]", "~problem.aliases", "batch_size=8", "epochs=2", "device=cpu", "augment=none", "tracking=disabled", "speed.precision=fp32", "speed.layout=channels_last", "fold.n=3", "task.size=16"]
 CHILD = """
 import os, sys, time
 import torch
@@ -50,7 +50,7 @@ def dataset(out, n=60, guessed=()):
     with draft("dataset", cfg, {}) as d:
         write_items(
             d.dir / "items.parquet", [i for i, *_ in rows], label=[json.dumps(label_to_dict(l)) for _, l, _ in rows],
-            split=["test" if k // 2 % 5 == 4 else "val" if k % 3 == 0 else "train" for *_, k in rows], group=[k // 2 for *_, k in rows],
+            split=["test" if k // 2 % 5 == 4 else "val" if k % 4 == 0 else "train" for *_, k in rows], group=[k // 2 for *_, k in rows],
             annotators=[json.dumps(["pseudo" if k in guessed else "ada"]) for *_, k in rows],
         )  # fmt: skip
         write_json(d.dir / "classes.json", ["one", "two", "three"])
