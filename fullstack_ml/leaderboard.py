@@ -123,8 +123,10 @@ def to_page(
             place = "" if r["place"] is None or r["place"] != r["place"] else int(r["place"])
             within = f"{number(r['low'], 3)} to {number(r['high'], 3)}" if number(r["low"]) else ""
             width = 100 if best == worst else 20 + 80 * (r["score"] - worst) / (best - worst)
-            cells = [f"<td class=n>{place}", f"<td class=n>{number(r['score'])}<span class=bar style='width:{width:.0f}%'></span>", f"<td class=n>{number(r['spread'])}", f"<td>{within}"]
-            cells += [f"<td>{text(r[c])}" for c in ("metric", "on", "n")] + [f"<td><code>{text(r['differs'])}</code>", f"<td>{text(r['kind'])}/{text(r['id'])}", f"<td class=n>{r['minutes']:.1f}"]
+            bar = f"<span class=bar style='width:{width:.0f}%'></span>"
+            cells = [f"<td class=n>{place}", f"<td class=n>{number(r['score'])}{bar}", f"<td class=n>{number(r['spread'])}", f"<td>{within}"]
+            cells += [f"<td>{text(r[c])}" for c in ("metric", "on", "n")]
+            cells += [f"<td><code>{text(r['differs'])}</code>", f"<td>{text(r['kind'])}/{text(r['id'])}", f"<td class=n>{r['minutes']:.1f}"]
             rows.append(f"<tr{' class=first' if place == 1 else ''}>{''.join(cells)}")
         head = "".join(f"<th>{h}" for h in ("place", "score", "spread", "95 %", "metric", "on", "items", "set differently", "artefact", "minutes"))
         parts.append(f"<h2>{escape(str(name))}</h2>\n<table><thead><tr>{head}<tbody>\n" + "\n".join(rows) + "</table>")
