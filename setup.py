@@ -31,7 +31,7 @@ setup(
     package_data={"fullstack_ml": ["static/**"], **{p: ["*.yaml"] for p in conf_packages}},
     include_package_data=False,
     install_requires=lines("requirements"),
-    extras_require={name: lines(f"{name}_requirements") for name in ("dev", "mysql", "postgres", "s3")},
+    extras_require={name: lines(f"{name}_requirements") for name in ("dev", "mysql", "postgres", "s3", "sweep")},
     entry_points={"console_scripts": lines("console_scripts")},
     zip_safe=False,
 )

@@ -1,12 +1,12 @@
 """What a notebook costs beside its bare stage, and what two trials at once gain.
 
-    python benchmarks/rerun.py [--rounds 5] [--only cost|sweep] [--folder KEPT]
+    python benchmarks/rerun.py [--rounds 5] [--only cost|sweep] [--values 1e-3,3e-3] [--folder KEPT]
 
 A dataset version of the sample site at `profile=smoke` is made first. Then, round after round, `fsml train` and
 `fsml rerun train` train the same two epochs on it, each in a process of its own; wall seconds and CPU seconds (of the
 process and its children) are those of the whole command, and the cost of the notebook is the median of the
 differences within a round, so that a busy minute counts on both sides. The same for `problem`, a stage that imports
-nothing heavy. Last, one sweep of four trainings, with one trial at a time and with two: the time until all trials
+nothing heavy. Last, one sweep of trainings, by default four, with one trial at a time and with two: the time until all trials
 stand, the sweep's own notebook included.
 """
 import argparse
@@ -46,7 +46,7 @@ def compare(stage: str, rounds: int) -> None:
 
 
 def sweeps(home: Path, values: str) -> None:
-    """Four trainings, one at a time and two at once."""
+    """The same trainings one at a time and two at once."""
     took = {}
     for jobs in (1, 2):
         shutil.rmtree(home / "smoke" / "train", ignore_errors=True)
@@ -60,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["cost", "sweep"], help="one of the two halves")
+    parser.add_argument("--values", default="1e-3,2e-3,3e-3,4e-3", help="learning rates of the sweep")
     parser.add_argument("--folder", type=Path, help="where the artefacts go; by default a temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -67,12 +68,13 @@ def main() -> None:
         os.environ |= {"FSML_ARTIFACTS": str(home), "OMP_WAIT_POLICY": "PASSIVE"}
         for words in (["problem"], ["crawl", "source.host.port=0"], ["annotate"], ["dataset"]):
             timed(*words, "profile=smoke")
-        timed("rerun", "train", "profile=smoke")  # files come into memory
+        if args.only != "sweep":
+            timed("rerun", "train", "profile=smoke")  # files come into memory
         print(f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
         for stage in () if args.only == "sweep" else ("train", "problem"):
             compare(stage, args.rounds)
         if args.only != "cost":
-            sweeps(home, "1e-3,2e-3,3e-3,4e-3")
+            sweeps(home, args.values)
 
 
 if __name__ == "__main__":

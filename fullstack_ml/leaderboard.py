@@ -120,7 +120,8 @@ def to_page(
         best, worst = some["score"].max(), some["score"].min()
         rows = []
         for r in some.to_dict("records"):
-            place, within = "" if r["place"] is None or r["place"] != r["place"] else int(r["place"]), f"{number(r['low'], 3)} to {number(r['high'], 3)}" if number(r["low"]) else ""
+            place = "" if r["place"] is None or r["place"] != r["place"] else int(r["place"])
+            within = f"{number(r['low'], 3)} to {number(r['high'], 3)}" if number(r["low"]) else ""
             width = 100 if best == worst else 20 + 80 * (r["score"] - worst) / (best - worst)
             cells = [f"<td class=n>{place}", f"<td class=n>{number(r['score'])}<span class=bar style='width:{width:.0f}%'></span>", f"<td class=n>{number(r['spread'])}", f"<td>{within}"]
             cells += [f"<td>{text(r[c])}" for c in ("metric", "on", "n")] + [f"<td><code>{text(r['differs'])}</code>", f"<td>{text(r['kind'])}/{text(r['id'])}", f"<td class=n>{r['minutes']:.1f}"]

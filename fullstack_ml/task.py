@@ -238,12 +238,18 @@ def load_model(
     "A model with its weights, on the CPU, in evaluation mode; raises `Damaged` where they do not fit."
     from safetensors.torch import load_model as load
 
-    built = task.build_model(model)
+    built = task.build_model(_untaught(model))
     try:
         load(built, str(path))
     except Exception as e:  # safetensors raises its own error for a damaged file, torch a RuntimeError for a wrong shape
         raise Damaged("These weights do not fit the model", path.name, f"{str(e).splitlines()[0]} Train again, or choose the model they were made with.") from e
     return built.eval()
+
+
+def _untaught(model: Mapping) -> dict:
+    "A model's configuration without what a new one would begin with: its own weights follow, and that file or that network may be gone."
+    begin = {"weights": None, "pretrained": False}
+    return {k: _untaught(v) if hasattr(v, "items") else begin.get(k, v) for k, v in model.items()}
 
 # %% ../nbs/30_task.ipynb #cb8ba40f
 def _export(graph: Graph, path: Path) -> Path:

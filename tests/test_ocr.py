@@ -20,7 +20,7 @@ from fullstack_ml.beam import PrefixScores, beam_search
 from fullstack_ml.core import BadConfig, BadInput, NotFound, TooLarge, compose_cfg
 from fullstack_ml.records import Item, Prediction, Text
 from fullstack_ml.render import TextSampler, can_draw, draw_line, find_fonts, render_line, wear
-from fullstack_ml.task import check_task, export_onnx, fit_task, load_task, memorise, onnx_sessions, predict, torch_sessions
+from fullstack_ml.task import check_task, export_onnx, fit_task, load_model, load_task, memorise, onnx_sessions, predict, torch_sessions
 from fullstack_ml.tasks import ocr
 
 TARGET = "fullstack_ml.tasks.ocr.LineReading"
@@ -323,6 +323,24 @@ def test_augmentation_keeps_the_shape_of_a_batch():
     still = ocr.Augment(stretch=0, turn=0, lean=0, shift=0, scale=0, weight=0, fade=0, blur=0, noise=0)(batch)
     same = (still["image"].float() - batch["image"].float()).abs().mean()
     assert same < 12  # only the gamma of the ink is left
+
+
+def test_a_reader_begins_with_the_weights_of_another(trained, tmp_path):
+    from fullstack_ml.task import save_model
+
+    task, model, items, _ = trained
+    save_model(model, tmp_path / "model.safetensors", {})
+    again = task.build_model({**NET, "weights": str(tmp_path / "model.safetensors")}).eval()
+    assert [p.label for p in predict(task, torch_sessions(again, task), items)] == [p.label for p in predict(task, torch_sessions(model, task), items)]
+    save_model(again, tmp_path / "later.safetensors", {})
+    kept = load_model(task, {**NET, "weights": "/gone/model.safetensors"}, tmp_path / "later.safetensors")  # what a run began with may be gone
+    assert (kept.out.weight == model.out.weight).all()
+    other = make(LATIN[:5]).build_model({**NET, "weights": str(tmp_path / "model.safetensors")})  # another alphabet: the eyes stay, the letters are new
+    assert (other.project.weight == model.project.weight).all() and other.out.weight.shape != model.out.weight.shape
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    for name in ("junk.safetensors", "none.safetensors"):
+        with pytest.raises(BadConfig, match="weights"):
+            task.build_model({**NET, "weights": str(tmp_path / name)})
 
 
 def test_the_experiment_composes():

@@ -78,21 +78,6 @@ class LineReader(nn.Module):
         if weights:
             self.begin_with(weights)
 
-    def begin_with(self, path: str) -> None:
-        "Take over the weights of another run; raises `BadConfig` where none of them fit."
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            given = load_file(path)
-        except (OSError, SafetensorError) as e:
-            raise BadConfig("These weights cannot be read", path, "Set model.weights to model.safetensors of a run, or to null.") from e
-        own = self.state_dict()
-        fits = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-        if not fits:
-            raise BadConfig("No weight of this file fits the model", path, "Choose a run of the same model.")
-        self.load_state_dict(fits, strict=False)
-
     def columns(self, lengths: Tensor) -> Tensor:
         "How many columns so many pixels become, int [batch]."
         return (lengths + self.stride - 1) // self.stride
@@ -171,3 +156,23 @@ class _Step(_Begin):
 def parts(self: LineReader) -> dict[str, nn.Module]:
     "`begin` and `step` as modules of their own."
     return {"encoder": _Begin(self), "decoder": _Step(self)}
+
+# %% ../../nbs/22_line_reader.ipynb #ced4fc8a
+@patch
+def begin_with(
+    self: LineReader,
+    path: str,  # a safetensors file
+) -> None:
+    "Take over the weights of another run; raises `BadConfig` where none of them fit."
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        given = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise BadConfig("These weights cannot be read", path, "Set model.weights to model.safetensors of a run, or to null.") from e
+    own = self.state_dict()
+    fits = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not fits:
+        raise BadConfig("No weight of this file fits the model", path, "Choose a run of the same model.")
+    self.load_state_dict(fits, strict=False)

@@ -98,7 +98,7 @@ def read_question(
         raise BadInput("This is no question", ascii(asked)[:80], 'Send an object: {"items": ["id", ...]}, oldest first.')
     for key, value in asked.items():
         if key not in _KEYS or not isinstance(value, _KEYS[key]):
-            raise BadInput("A question has no such field, or its value is of another type", ascii({key: value})[:80], "The fields are items (a list), exclude_known and strict (true or false).")
+            raise BadInput("A question has no such field, or of another type", ascii({key: value})[:80], "There are items (a list), exclude_known and strict (true or false).")
     if len(asked["items"]) > most:
         raise TooLarge("The history is too long", f"{len(asked['items'])} things", f"At most {most} are read; send the newest.")
     if wrong := [i for i in asked["items"] if not isinstance(i, str) or not 0 < len(i) <= 200]:
