@@ -234,7 +234,8 @@ def choose_speed(
     memory: Path | None = None,  # a JSON file that keeps the answers of this machine
 ) -> tuple[Speed, dict[str, float]]:  # the setting; items a second of each that was timed
     "The fastest setting for a model on this machine, the first process's choice for all."
-    among = settings(machine.device, precision, layout)
+    flat = layout == "auto" and all(p.dim() != 4 for p in model.parameters())  # no convolution has a layout to choose
+    among = settings(machine.device, precision, "channels_last" if flat else layout)
     if len(among) == 1 or machine.rank:
         return machine.share((among[0], {}))
     name = torch.cuda.get_device_name() if machine.device.startswith("cuda") else f"{os.uname().machine}, {torch.get_num_threads()} threads"
