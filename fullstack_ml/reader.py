@@ -119,6 +119,8 @@ def serve_requests() -> None:
         most = cfg["reader_mb"] * 2**20
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     gc.freeze()
+    write.write(b"!")
+    write.flush()
     while line := read.readline():
         gc.collect(1)  # the young: what a picture took is given back before the next one is looked at
         request = json.loads(line)
@@ -137,7 +139,7 @@ class Reader:
         self,
         cfg: Mapping,  # conf/crawl as plain values
     ):
-        self.cfg, self.child, self.n_answers = cfg, None, 0
+        self.cfg, self.child, self.n_answers, self.is_up = cfg, None, 0, False
         self.sent: collections.deque[tuple[dict, bytes, asyncio.Future]] = collections.deque()
 
     async def start(self) -> None:
@@ -151,7 +153,7 @@ class Reader:
         with contextlib.suppress(OSError):  # some systems allow no larger one
             fcntl.fcntl(self.child.stdin.transport.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, 2**20)
         self.child.stdin.write(json.dumps(self.cfg).encode() + b"\n")
-        self.n_answers = 0
+        self.n_answers, self.is_up = 0, False
         for request, body, _ in self.sent:  # what the last child left
             self.write(request, body)
 
@@ -173,7 +175,10 @@ class Reader:
         if not self.child:
             await self.start()
         try:
-            async with asyncio.timeout(self.cfg["timeouts"]["reader"]):
+            async with asyncio.timeout(self.cfg["timeouts"]["reader"] + (0 if self.is_up else 60)) as clock:
+                if not self.is_up:  # a machine that has much to do starts it late, which is not the document's fault
+                    self.is_up = bool(await self.child.stdout.readexactly(1))
+                    clock.reschedule(asyncio.get_running_loop().time() + self.cfg["timeouts"]["reader"])
                 (n,) = struct.unpack(">I", await self.child.stdout.readexactly(4))
                 answer = json.loads(await self.child.stdout.readexactly(n))
         except TimeoutError as e:

@@ -825,7 +825,7 @@ def test_a_child_that_was_taken_over_chooses_an_error_and_nothing_else(tmp_path)
     from fullstack_ml.reader import Readers
 
     answer = json.dumps({"error": "write_atomic", "what": str(tmp_path / "x"), "value": "taken over"})
-    said = f"import sys, struct; sys.stdin.buffer.readline(); sys.stdin.buffer.readline(); a = {answer!r}.encode(); sys.stdout.buffer.write(struct.pack('>I', len(a)) + a)"
+    said = f"import sys, struct; sys.stdin.buffer.readline(); sys.stdin.buffer.readline(); a = {answer!r}.encode(); sys.stdout.buffer.write(b'!' + struct.pack('>I', len(a)) + a)"
 
     async def go():
         async with Readers({**OmegaConf.to_container(compose_cfg("crawl")), "readers": 1}) as readers:
