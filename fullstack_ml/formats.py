@@ -70,8 +70,7 @@ def used_classes(samples: Iterable[Sample]) -> list[str]:  # by the alphabet
 
 # %% ../nbs/17_formats.ipynb #4ee87765
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "testing": "test"}
-PICTURES = {f".{kind}": f"image/{kind}" for kind in ("jpeg", "png", "webp", "bmp", "gif", "tiff", "avif")}
-PICTURES |= {".jpg": "image/jpeg", ".tif": "image/tiff", ".query": "application/json"}
+PICTURES = {".jpg": "image/jpeg", ".tif": "image/tiff", ".query": "application/json"} | {f".{k}": f"image/{k}" for k in "jpeg png webp bmp gif tiff avif".split()}
 _LIMIT = {".json": 1 << 30, ".jsonl": 1 << 30, ".csv": 1 << 30, ".tsv": 1 << 30, ".xml": 1 << 28}  # bytes of a file of labels; others 64 MiB
 CLIMBS = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|\x00")
 

@@ -104,20 +104,30 @@ def test_a_local_file_is_read_last(tmp_path, monkeypatch):
     assert compose_cfg("train").limits.n_epochs == 7
 
 
+def taught(section):
+    """The task of a configuration; one whose labels a dataset would say gets ten."""
+    from fullstack_ml.task import load_task
+
+    return load_task({**section, "labels": section.labels or list("abcdefghij")})
+
+
 @pytest.mark.parametrize("name", choices("model"))
 def test_models_can_be_made(name):
+    """By the task of the experiment that uses such a model, or by the default one."""
     import torch
-    from hydra.utils import instantiate
 
-    model = instantiate(compose_cfg("train", [f"model={name}"]).model, n_outputs=7, channels=1)
-    assert model.eval()(torch.zeros(2, 32, 32, 1, dtype=torch.uint8)).shape == (2, 7)
+    section = compose_cfg("train", [f"model={name}"]).model
+    users = (compose_cfg("train", [f"experiment={e}"]) for e in choices("experiment"))
+    task = taught(next((c.task for c in users if c.model._target_ == section._target_), compose_cfg("train").task))
+    pairs = task.sample(2)
+    batch = task.collate([task.encode(item) for item, _ in pairs], [label for _, label in pairs])
+    out = task.step(task.build_model(section).eval(), {k: torch.from_numpy(v) for k, v in batch.items()})
+    assert out["loss"].isfinite()
 
 
 @pytest.mark.parametrize("name", choices("task"))
 def test_tasks_can_be_made(name):
-    from fullstack_ml.task import load_task
-
-    task = load_task(compose_cfg("train", [f"task={name}"]).task)
+    task = taught(compose_cfg("train", [f"task={name}"]).task)
     assert task.label_kind in ("choice", "text", "boxes", "sequence") and len(task.sample(2)) == 2
 
 

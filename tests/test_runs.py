@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from fullstack_ml.core import compose_cfg
+from fullstack_ml.loop import ORDER
 from fullstack_ml.records import Manifest, find_parents, list_artifacts
 from fullstack_ml.rerun import execute, rerun
 
@@ -69,7 +70,8 @@ def check_notebook(path: Path) -> None:
     for c in code:
         text = "".join(o.get("text", "") for o in c.outputs if o.output_type == "stream")
         assert not re.search(r"\bWarning\b|Traceback", text), text[-2000:]
-        assert text.count("\r") < 20, "progress bars fill the page"
+        bars = text.count("| 0/")  # each redraws itself every five seconds
+        assert text.count("\r") < 20 * max(1, bars), "progress bars fill the page"
     assert any(o.output_type in ("display_data", "execute_result") for c in code for o in c.outputs)
 
 
@@ -91,7 +93,8 @@ def test_parents_are_found_again(out, made):
     if len(made) < len(STAGES):
         pytest.skip("a notebook failed")
     for stage in ("annotate", "dataset", "train", "compress"):
-        cfg = compose_cfg(stage, overrides(stage), str(out))
+        pinned = [f"parents.train={made['train'].id}"] if stage == "compress" else []  # a sweep has made newer runs
+        cfg = compose_cfg(stage, [*overrides(stage), *pinned], str(out))
         assert find_fresh(stage, cfg, find_parents(cfg)).id == made[stage].id
 
 
@@ -121,7 +124,7 @@ def test_the_tour(tmp_path):
     assert source.read_bytes() == before
     check_notebook(tmp_path / "tour.ipynb")
     kinds = {p.parent.parent.name for p in (tmp_path / "out").glob("*/[0-9]*/manifest.json")}
-    assert kinds == {*STAGES} - {"serve"}
+    assert kinds == {*ORDER}
     answer = next(json.loads(o.text) for c in nb.cells for o in c.get("outputs", []) if o.output_type == "stream" and o.text.lstrip().startswith("{"))
     assert answer["release"] and 0 < answer["confidence"] <= 1
     shown = "".join(str(o.get("data", {}).get("text/html", "")) for c in nb.cells for o in c.get("outputs", []))

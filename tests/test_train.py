@@ -262,7 +262,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_it(tmp_path):
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True, capture_output=True)
         assert "checkpoints_missed" not in run(tmp_path, "epochs=2").metrics
     finally:
-        subprocess.run(["umount", str(disk)], check=True, capture_output=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True, capture_output=True)
 
 
 # ---------------------------------------------------------------- settings of the loop
