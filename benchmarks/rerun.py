@@ -51,7 +51,7 @@ def sweeps(home: Path, values: str) -> None:
     for jobs in (1, 2):
         shutil.rmtree(home / "smoke" / "train", ignore_errors=True)
         shutil.rmtree(home / "smoke" / "sweep", ignore_errors=True)
-        took[jobs] = timed("rerun", "train", "profile=smoke", f"optim.lr={values}", "-m", "--jobs", str(jobs))
+        took[jobs] = timed("rerun", "train", "profile=smoke", "tracking=disabled", f"optim.lr={values}", "-m", "--jobs", str(jobs))
         print(f"sweep    {len(values.split(','))} trials, {jobs} at once: {took[jobs][0]:6.1f} s wall, {took[jobs][1]:6.1f} s CPU", flush=True)
     print(f"sweep    two at once take {took[2][0] / took[1][0]:.2f} of the time of one after the other")
 
