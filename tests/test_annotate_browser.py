@@ -175,6 +175,8 @@ NOW = "document.querySelector('.stage .picture') && document.querySelector('.vei
 
 def answer(page: Page, act) -> str:
     """Does something that answers the picture at the front, waits for the next one, says which item it was."""
+    with contextlib.suppress(AssertionError):  # for a moment the one just answered may still be at the front; after an undo it stays there
+        until(page, f"({NOW}) !== fsml.trail.at(-1)?.item", 0.5)
     item = until(page, NOW)
     time.sleep(0.05)  # two frames: before that no key counts
     act()
