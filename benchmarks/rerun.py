@@ -29,7 +29,7 @@ def timed(*words: str) -> tuple[float, float]:
     done = subprocess.run([*FSML, *words], capture_output=True, text=True)
     took, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        sys.exit(f"fsml {' '.join(words)}\n{done.stderr}")
+        sys.exit(f"fsml {' '.join(words)} ended with {done.returncode}\n{done.stderr}")
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
