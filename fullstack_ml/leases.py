@@ -251,6 +251,8 @@ def _deal(self: Queue, tx: "sa.Connection", deal: _Deal, need: dict[int, int]) -
     for k, picks in enumerate(deal.dealt):
         need[k] = need.get(k, 0) - len(picks)
     shown = [list(picks) for picks in deal.dealt]
+    look = {k: deal.cursors.get(("open", names[k]), _FIRST) for k, golden in enumerate(shown) if golden and not need[k]}
+    need.update(dict.fromkeys(look, 1))  # all of it is gold: is there anything else?
     if rules.order == "disagreement":
         there = dict(deal.cursors)
         deal.cursors.clear()
@@ -266,6 +268,10 @@ def _deal(self: Queue, tx: "sa.Connection", deal: _Deal, need: dict[int, int]) -
             picks.clear()
             deal.cursors["gold", names[k]] = self.cursors.get(("gold", names[k]), _FIRST)
             continue
+        if k in look and not need[k]:  # there is: it stays where it was
+            task, item, _ = picks.pop()
+            task["free"], deal.cursors["open", names[k]] = task["free"] + 1, look[k]
+            deal.had.discard((item.id, names[k]))
         for pick in golden:
             picks.remove(pick)
             picks.insert(random.randint(0, len(picks)), pick)
