@@ -7,17 +7,23 @@ export const isOpen = () => document.querySelector("dialog[open]") !== null;
 
 /** A modal sheet; the browser's own dialog keeps the focus and knows Escape. */
 export function sheetOf(title, ...content) {
-  const box = el("dialog.sheet", { ariaLabel: title, tabIndex: -1, onclose: () => box.remove(), onclick: (e) => e.target === box && box.close() },
-    el("div.sheet-in", {}, el("div.sheet-head", {}, el("h2", {}, title), el("button.btn.quiet.small", { type: "button", ariaLabel: "Close", onclick: () => box.close() }, "✕")), content));
+  const box = el("dialog.sheet", { ariaLabel: title, tabIndex: -1, onclose: () => box.remove(), oncancel: (e) => { e.preventDefault(); shut(box); }, onclick: (e) => e.target === box && shut(box) },
+    el("div.sheet-in", {}, el("div.sheet-head", {}, el("h2", {}, title), el("button.btn.quiet.small", { type: "button", ariaLabel: "Close", onclick: () => shut(box) }, "✕")), content));
   document.body.append(box);
   box.showModal();
   box.focus(); // not the first button: Enter must not close what has just been opened
   return box;
 }
 
+/** Closes a sheet and takes it out at once: until the next frame a closed one would keep the focus, and swallow the next key. */
+function shut(box) {
+  box.close();
+  box.remove();
+}
+
 /** One key opens it, one digit sends it. */
 export function askSkip(send) {
-  const pick = (reason, event) => { box.close(); send(reason, event); };
+  const pick = (reason, event) => { shut(box); send(reason, event); };
   const other = el("input", { type: "text", maxLength: 300, placeholder: "Another reason (6), then Enter", ariaLabel: "Another reason" });
   other.addEventListener("keydown", (e) => { if (e.key === "Enter" && !isComposing(e) && other.value.trim()) { e.preventDefault(); pick(other.value.normalize("NFC").trim(), e); } });
   const box = sheetOf("Skip, because …", el("div.options", {}, SKIPS.map((reason, i) => el("button.option", { type: "button", onclick: (e) => pick(reason, e) }, kbd(String(i + 1)), reason))), other);
@@ -32,7 +38,7 @@ export function askSkip(send) {
 
 export function askComment(old, keep) {
   const field = el("textarea", { rows: 4, maxLength: 2000, value: old, ariaLabel: "Comment" });
-  const done = () => { box.close(); keep(field.value.normalize("NFC").trim()); };
+  const done = () => { shut(box); keep(field.value.normalize("NFC").trim()); };
   field.addEventListener("keydown", (e) => { if (e.key === "Enter" && !e.shiftKey && !isComposing(e)) { e.preventDefault(); done(); } });
   const box = sheetOf("Comment on this answer", el("p.muted", {}, "It travels with your answer; reviewers read it."), field, el("div.form-foot", {}, button("Keep", "Enter", done, "button.btn.primary")));
   field.focus();
@@ -46,7 +52,7 @@ export function showKeys(groups) {
 export function showRefused(outbox, open) {
   const box = sheetOf("Answers that were not accepted", el("ul.refused", {}, outbox.refused.map((r) => el("li", {},
     el("p", {}, r.refused.message ?? "No reason was given."), r.refused.remedy && el("p.muted", {}, r.refused.remedy),
-    el("div.actions", {}, open && r.about && button("Look at it", "", () => { box.close(); outbox.forget(r.id); open(r); }, "button.btn.small"), button("Forget it", "", (e) => { outbox.forget(r.id); e.target.closest("li").remove(); if (!outbox.refused.length) box.close(); }, "button.btn.small.danger"))))));
+    el("div.actions", {}, open && r.about && button("Look at it", "", () => { shut(box); outbox.forget(r.id); open(r); }, "button.btn.small"), button("Forget it", "", (e) => { outbox.forget(r.id); e.target.closest("li").remove(); if (!outbox.refused.length) shut(box); }, "button.btn.small.danger"))))));
 }
 
 /** Guide and questions in one column beside the work. */

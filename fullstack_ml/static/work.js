@@ -14,7 +14,7 @@ const typing = project.label_kind === "text", command = (letter) => (typing ? `$
 
 const trail = []; // answered, oldest first
 let back = 0; // how many steps behind the front; 0: the first task that has no answer
-let shown = null, locked = true, key = 0, began = 0, hiddenFor = 0, hiddenAt = 0, more = SETTLED;
+let shown = null, locked = true, key = 0, began = 0, hiddenFor = 0, hiddenAt = 0, more = SETTLED, next = null; // what is to be done as soon as the picture is there
 
 const frame = new Frame(boot, {
   look: (record) => lookAt(record),
@@ -37,6 +37,7 @@ const hides = project.rules.blind;
 function show() {
   const entry = current();
   locked = true;
+  next = null;
   if (shown && shown !== entry && !shown.done) keepDraft(shown);
   if (!entry || (!entry.image && !entry.broken)) { waitFor(entry); return; }
   veil.hidden = true;
@@ -50,6 +51,7 @@ function show() {
     if (shown !== entry) return;
     locked = false;
     [began, hiddenFor] = [performance.now(), 0];
+    next?.();
     if (!at) return;
     performance.measure("fsml:key-to-picture", { start: at, end: began });
     window.fsml.timings.push(began - at);
@@ -196,7 +198,11 @@ function pressed(event) {
   if (name === "PageDown") return use(event, goOn);
   if (inField && !(typing && field)) { if (name === "Escape") event.target.blur(), widget.focus?.(); return; }
   if (event.target instanceof HTMLElement && event.target.matches("button, a, summary") && (name === "Enter" || name === " ")) return;
-  if (locked && shown && !chord && name.length <= 1) { event.preventDefault(); return; } // the picture is not on the screen yet
+  if (locked && shown && !chord && name.length <= 1 && (typing || name !== "u")) { // the picture is not on the screen yet
+    event.preventDefault();
+    if ("sc".includes(name) && !typing && !event.repeat) next = COMMANDS[name]; // else the reason or the comment that follows would be taken for keys
+    return;
+  }
   if (locked && shown && name === "Enter") { event.preventDefault(); return; }
   if ((typing ? isCommand(event) : !event.altKey && !chord) && COMMANDS[name] && !event.repeat) return use(event, COMMANDS[name]);
   const repeats = event.repeat && !/^Arrow|^[+=_-]$|^Tab$/.test(name);
