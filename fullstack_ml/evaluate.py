@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .blobs import BlobStore
-from .core import BadInput, FsmlError, progress, say, write_atomic, write_json
+from .core import BadConfig, BadInput, FsmlError, progress, say, write_atomic, write_json
 from .dataset import open_dataset
-from .records import Item, Label, Manifest, Prediction, draft, find_artifact, find_parents, now
+from .records import Item, ItemSequence, Label, Manifest, Prediction, draft, find_artifact, find_parents, now
 from .task import Task, load_model, load_task, task_config, torch_sessions
 
 if TYPE_CHECKING:
@@ -372,6 +372,8 @@ def doubts(
     read = rows["prediction"].notna()
     known = read & rows["label"].notna()
     some = rows[known]
+    if any(isinstance(label, ItemSequence) for label in some["label"]):
+        return Doubt(np.zeros(len(rows)), [None] * len(rows), None, 0, "What somebody took next is no label that could be wrong.")
     try:
         found = likely_wrong(some["said"], [v[known[read].to_numpy()] for v in answers.views], some["group"], some["split"] != "train", seed=seed)
     except BadInput:
@@ -590,6 +592,8 @@ def evaluate(
     "Predict all of a run's dataset and say how good the run is, on what, by whose labels."
     parents = find_parents(cfg)
     run = parents["train"]
+    if "part" in run.metrics:
+        raise BadConfig("This run is one fold of several: it was trained on most of the version's val split", run.id, "fsml folds judges it, with the others.")
     dataset = find_artifact(cfg, "dataset", run.parents["dataset"])
     task, store = load_task(task_config(run)), BlobStore(cfg.storage.blobs)
     model = load_model(task, run.config["model"], run.path("model.safetensors"))
