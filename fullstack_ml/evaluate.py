@@ -420,7 +420,7 @@ def summarise(
         "test_noise": float((both["said"] == both["checked"]).mean()) if len(both) else None,
         "confusion": confusion(list(said), list(part["predicted"]), classes),
         "calibration": calibration(part["right"].to_numpy(bool), part["confidence"].to_numpy(float))[1],
-        "slices": cut, "same": [(c, str(v)) for c, v in alone.items() if v not in (None, "", [])],
+        "slices": cut, "same": [(c, ", ".join(v) if isinstance(v, list) else f"{v:g}" if isinstance(v, float) else str(v)) for c, v in alone.items() if v not in (None, "", [])],
         "asked": _own_slices({name: columns[name].data == 1 for name in queries or ()}, queries or {}, right, mask),
         "duplicates": _duplicates(rows, part), "suspicion": {"n_estimated": doubt.n_estimated, "n_held_out": doubt.n_held_out, "how": doubt.how},
     }  # fmt: skip
