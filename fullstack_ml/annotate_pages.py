@@ -241,7 +241,8 @@ _HINTS = {  # label, hint
     "lease": ("Seconds that an item is held for somebody", "Then others may get it."),
     "script": ("On-screen characters", "For text: latin, korean, symbols."),
 }
-_TICKS = {"blind": ("Hide the suggestions", "A blind pass: they are kept for comparison."), "several": ("Several classes for one item", "")}
+_TICKS = {"blind": ("Hide the suggestions", "A blind pass: they are kept for comparison."), "several": ("Several classes for one item", ""),
+          "over": ("Its answers stand over those of other projects", "For labels that were judged to be wrong: what was said elsewhere before does not count.")}  # fmt: skip
 
 
 def rules_fields(
