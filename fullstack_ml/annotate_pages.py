@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACES', 'topbar', 'form', 'shell', 'screen', 'head', 'notice', 'field', 'check', 'select', 'table', 'sign_in_page',
            'join_page', 'me_page', 'projects_page', 'rules_fields', 'read_rules', 'read_project', 'project_form',
-           'manage_page', 'people_page', 'Door', 'go', 'said_before', 'guide_page', 'questions_page']
+           'manage_page', 'people_page', 'guide_page', 'questions_page']
 
 # %% ../nbs/67_annotate_pages.ipynb #98008fb2
 import re
@@ -13,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote
 
-from fastcore.basics import patch
 from markupsafe import Markup
-from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
 
-from .accounts import ROLES, SignedOut, Who, accept, change_account, change_password, find_invitation, invite, list_accounts, list_invitations, sign_in, sign_out, withdraw
+from .accounts import ROLES, Who
 from .annotate import Project, Rules
 from .core import BadInput
-from .web import Call, h, page, route
+from .web import h, page
 
 # %% ../nbs/67_annotate_pages.ipynb #750813c7
 _TABS = (("work", "Work", "annotator"), ("grid", "Grid", "annotator"), ("guide", "Guide", "annotator"), ("questions", "Questions", "annotator"),
@@ -210,8 +206,9 @@ def me_page(
     name = h.input(name="name", value=who.name, autocomplete="username", readonly=True, hidden=True)  # for a keeper of passwords
     change = form("/me", csrf, name, field("Present password", old), field("New password", new, "All your sessions end; sign in again."),
                   h.button("Change", cls="btn primary"), cls="form")  # fmt: skip
-    everywhere = form("/me/sign-out", csrf, h.button("Sign out everywhere", cls="btn danger"))
-    return shell(who.name, h.section(h.h1(who.name), notice(error, "error"), change, cls="card"), h.section(everywhere, cls="card"), who=who, csrf=csrf, size="narrow", places=places)
+    change = h.section(h.h1(who.name), notice(error, "error"), change, cls="card")
+    everywhere = h.section(form("/me/sign-out", csrf, h.button("Sign out everywhere", cls="btn danger")), cls="card")
+    return shell(who.name, change, everywhere, who=who, csrf=csrf, size="narrow", places=places)
 
 # %% ../nbs/67_annotate_pages.ipynb #8baba807
 def projects_page(
@@ -351,7 +348,8 @@ def manage_page(
 
 
 def _query(query: Mapping) -> str:
-    return "; ".join(f"{k} {', '.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in query.items()) or "all that are kept"
+    told = {k: v if not isinstance(v, (list, tuple)) else ", ".join(map(str, v)) if len(v) <= 20 else f"one of {len(v)}" for k, v in query.items()}
+    return "; ".join(f"{k} {v}" for k, v in told.items()) or "all that are kept"
 
 
 def _pace(pace: Sequence[Mapping]) -> Markup:
@@ -415,164 +413,6 @@ def _person(account: Mapping, csrf: str) -> Markup:
         form("/people/sign-out", csrf, name, h.button("Sign out", cls="btn small")),
         form("/people/invite", csrf, name, h.button("New link", name="role", value=account["role"], cls="btn small")), cls="row",
     )  # fmt: skip
-
-# %% ../nbs/67_annotate_pages.ipynb #d00a1002
-class Door:
-    "The handlers of coming in, of one's own account and of the people; of an application that has `db` and `run`."
-
-    places = PLACES  # what the head of its pages offers
-
-    def doors(self) -> list[Route]:
-        "Their routes, the same in every application."
-        make = [("GET", "/people", self.people), ("POST", "/people/invite", self.invite_one), ("POST", "/people/withdraw", self.withdraw_one),
-                ("POST", "/people/change", self.change_one), ("POST", "/people/sign-out", self.sign_out_one)]  # fmt: skip
-        own = [("GET", "/me", self.me_form), ("POST", "/me", self.me), ("POST", "/me/sign-out", self.leave), ("POST", "/sign-out", self.sign_out)]
-        come = [("GET", "/sign-in", self.sign_in_form), ("POST", "/sign-in", self.sign_in), ("GET", "/join/{token}", self.join_form), ("POST", "/join/{token}", self.join)]
-        return [route(*r, role, max_kb=64) for role, some in (("manager", make), ("annotator", own), ("anybody", come)) for r in some]
-
-
-def _local(address: str) -> str:
-    "An address of this site to go on to; anything else is the start."
-    return address if re.fullmatch(r"/(?![/\\])[\w/?=&.%-]*", address, re.ASCII) else "/"
-
-
-def go(
-    address: str,  # of this site
-    said: str = "",  # what has been done, for the page to tell
-) -> Response:
-    "On to another page."
-    return RedirectResponse(address + (f"?said={quote(said)}" if said else ""), 303)
-
-
-def said_before(call: Call) -> str:
-    "What the page before has done; a link of somebody else's shall not speak in our name."
-    return call.query.get("said", "")[:200] if call.header("sec-fetch-site") in ("", "same-origin") else ""
-
-
-@patch
-async def sign_in_form(self: Door, call: Call) -> Any:
-    "GET /sign-in"
-    next = _local(call.query.get("next", "/"))
-    return go(next) if await call.site.who(call) else sign_in_page(call.csrf, next)
-
-
-@patch
-async def sign_in(self: Door, call: Call) -> Any:
-    "POST /sign-in"
-    name, password, site = call.form.get("name", "")[:200], call.form.get("password", ""), call.site
-    site.sign_ins[1].take(call.address)
-    site.sign_ins[0].take((call.address, name.casefold()))
-    try:
-        token = await site.run(sign_in, self.db, name, password, site.settings.session_days * 86400, pool=site.passwords)
-    except SignedOut as e:
-        return HTMLResponse(sign_in_page(call.csrf, _local(call.form.get("next", "/")), name, str(e)), 401)
-    if not call.fresh:  # whoever was signed in here before is not any more
-        await _end(call)
-    return _signed_in(call, token, _local(call.form.get("next", "/")))
-
-
-async def _end(call: Call) -> None:
-    call.site.sessions.pop(call.token, None)
-    await call.site.run(sign_out, call.site.db, call.token)
-
-
-def _signed_in(call: Call, token: str, next: str) -> Response:
-    answer = RedirectResponse(next, 303)
-    answer.headers["set-cookie"] = call.site.cookie(token)
-    return answer
-
-
-@patch
-async def sign_out(self: Door, call: Call) -> Any:
-    "POST /sign-out"
-    await _end(call)
-    return _signed_in(call, "", "/sign-in")
-
-
-@patch
-async def join_form(self: Door, call: Call) -> Any:
-    "GET /join/{token}"
-    call.site.sign_ins[1].take(call.address)
-    return join_page(call.csrf, f"/join/{call.params['token']}", await self.run(find_invitation, self.db, call.params["token"]))
-
-
-@patch
-async def join(self: Door, call: Call) -> Any:
-    "POST /join/{token}"
-    token, name, password, site = call.params["token"], call.form.get("name", "")[:200], call.form.get("password", ""), call.site
-    site.sign_ins[1].take(call.address)
-    try:
-        name = await site.run(accept, self.db, token, name, password, pool=site.passwords)
-    except BadInput as e:
-        invitation = await self.run(find_invitation, self.db, token)
-        return HTMLResponse(join_page(call.csrf, f"/join/{token}", invitation, name, str(e)), e.status)
-    site.forget(name)
-    return _signed_in(call, await site.run(sign_in, self.db, name, password, site.settings.session_days * 86400, pool=site.passwords), "/")
-
-# %% ../nbs/67_annotate_pages.ipynb #d00a1004
-@patch
-async def me_form(self: Door, call: Call) -> Any:
-    "GET /me"
-    return me_page(call.who, call.csrf, places=self.places)
-
-
-@patch
-async def me(self: Door, call: Call) -> Any:
-    "POST /me"
-    call.site.sign_ins[0].take((call.address, call.who.name.casefold()))
-    try:
-        await call.site.run(change_password, self.db, call.who.name, call.form.get("old", ""), call.form.get("new", ""), pool=call.site.passwords)
-    except (SignedOut, BadInput) as e:
-        return HTMLResponse(me_page(call.who, call.csrf, str(e), self.places), 422)
-    return await self.leave(call)
-
-
-@patch
-async def leave(self: Door, call: Call) -> Any:
-    "POST /me/sign-out"
-    await self.run(lambda: sign_out(self.db, name=call.who.name))
-    call.site.forget(call.who.name)
-    return _signed_in(call, "", "/sign-in")
-
-
-@patch
-async def people(self: Door, call: Call, link: str = "") -> Any:
-    "GET /people"
-    accounts, invitations = await self.run(list_accounts, self.db), await self.run(list_invitations, self.db)
-    return people_page(accounts, invitations, call.who, call.csrf, link, said_before(call), self.places)
-
-
-@patch
-async def invite_one(self: Door, call: Call) -> Any:
-    "POST /people/invite"
-    token = await self.run(lambda: invite(self.db, call.form.get("role", ""), call.who.name, call.form.get("name", "")))
-    scheme = "https" if call.site.settings.cookie_secure else call.scope["scheme"]
-    return await self.people(call, f"{scheme}://{call.header('host')}/join/{token}")
-
-
-@patch
-async def withdraw_one(self: Door, call: Call) -> Any:
-    "POST /people/withdraw"
-    await self.run(withdraw, self.db, call.form.get("id", ""))
-    return go("/people", "The invitation is withdrawn.")
-
-
-@patch
-async def change_one(self: Door, call: Call) -> Any:
-    "POST /people/change"
-    name = call.form.get("name", "")
-    await self.run(change_account, self.db, name, call.form.get("role", ""), call.form.get("state", ""))
-    call.site.forget(name)
-    return go("/people", f"{name} is changed.")
-
-
-@patch
-async def sign_out_one(self: Door, call: Call) -> Any:
-    "POST /people/sign-out"
-    name = call.form.get("name", "")
-    await self.run(lambda: sign_out(self.db, name=name))
-    call.site.forget(name)
-    return go("/people", f"{name} is signed out everywhere.")
 
 # %% ../nbs/67_annotate_pages.ipynb #4bc98f78
 def guide_page(

@@ -26,11 +26,11 @@ from starlette.routing import Route
 
 from ..annotate import Project, fill, open_project, read_projects, read_scores, save_project
 from ..annotate_api import Desk, guide_html, whole, words
-from ..annotate_pages import Door, go, guide_page, manage_page, project_form, projects_page, questions_page, said_before
+from ..annotate_pages import guide_page, manage_page, project_form, projects_page, questions_page
 from ..annotate_pages import read_project, read_rules, screen
 from ..blobs import BlobStore
 from ..core import BadInput, FsmlError, NotFound, say
-from ..processes import bind, check_exposure, read_settings, serve, welcome
+from ..processes import Door, bind, check_exposure, go, read_settings, said_before, serve, welcome
 from ..records import Annotation, Database, open_database
 from ..review import list_questions, progress_of, read_guide, write_guide
 from ..web import Call, Site, h, route
