@@ -22,7 +22,7 @@ from .records import Database, Manifest, label_from_dict, now
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-# %% ../nbs/46_verdicts.ipynb #a5fa09b2
+# %% ../nbs/46_verdicts.ipynb #bdab9aa8
 VERDICTS = ("wrong label", "model error", "ambiguous", "bad picture", "fine")
 
 
@@ -32,7 +32,7 @@ class Verdict:
     report: str  # id of the evaluate artefact
     item_id: str
     author: str  # who judges
-    verdict: str  # one of VERDICTS
+    verdict: str  # one of VERDICTS; empty: what they said before is taken back
     comment: str = ""
     created: str = ""  # ISO 8601, UTC; said by the database's side when it is stored
     id: str = ""  # 32 hexadecimal digits
@@ -52,7 +52,7 @@ def _check(v: Verdict) -> Verdict:
     "A verdict as it is stored; raises `BadInput`."
     if not re.fullmatch("[0-9a-f]{32}", v.id):
         raise BadInput("This is no id of a verdict", v.id, "Make 32 random hexadecimal digits.")
-    if v.verdict not in VERDICTS:
+    if v.verdict not in ("", *VERDICTS):
         raise BadInput("There is no such verdict", v.verdict, f"There are {', '.join(VERDICTS)}.")
     comment = tidy(v.comment)
     if len(comment) > 2000:
@@ -105,7 +105,7 @@ def _tried(v: Verdict) -> Verdict | FsmlError:
     except FsmlError as e:
         return e
 
-# %% ../nbs/46_verdicts.ipynb #2fd47fd4
+# %% ../nbs/46_verdicts.ipynb #aafd8ef4
 def verdicts_of(
     db: Database,
     report: str | None = None,  # id of one; None: of all
@@ -139,8 +139,8 @@ def count_verdicts(
     found = {}
     for item, said in newest_verdicts(verdicts).items():
         mine = next((v for (_, who), v in said.items() if who == me), None)
-        counts = Counter(v.verdict for v in said.values())
-        found[item] = {"mine": mine and mine.verdict, "comment": mine.comment if mine else "", "counts": dict(counts.most_common()),
+        counts = Counter(v.verdict for v in said.values() if v.verdict)
+        found[item] = {"mine": mine.verdict or None if mine else None, "comment": mine.comment if mine else "", "counts": dict(counts.most_common()),
                        "sent": any(v.sent for v in said.values())}  # fmt: skip
     return found
 
