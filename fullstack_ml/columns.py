@@ -34,20 +34,24 @@ class Column:
 
     @functools.cached_property
     def index(self) -> dict:
+        "The numbers of the values."
         return {v: i for i, v in enumerate(self.values)}
 
     @functools.cached_property
     def folded(self) -> list[str]:
+        "The values as they are searched, whatever the case."
         return [str(v).casefold() for v in self.values]
 
     @functools.cached_property
     def known(self) -> np.ndarray:  # bool [n]
+        "Is there a value?"
         if self.rows is not None:
             return np.bincount(self.rows, minlength=self.n) > 0
         return ~np.isnan(self.data) if self.kind == "number" else self.data >= 0
 
     @functools.cached_property
-    def order(self) -> np.ndarray:  # rows in ascending order, what is not known last
+    def order(self) -> np.ndarray:
+        "Numbers of the rows in ascending order, what is not known last."
         if self.kind == "number":
             return np.argsort(self.data, kind="stable")
         rank = np.empty(len(self.values) + 1, np.int64)
