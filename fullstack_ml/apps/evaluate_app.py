@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['App', 'make_site', 'evaluate_app']
 
-# %% ../../nbs/71_evaluate_app.ipynb #482128dc
+# %% ../../nbs/71_evaluate_app.ipynb #3a6bd1ba
 import json
 import re
 import time
@@ -27,7 +27,7 @@ from ..blobs import BlobStore
 from ..compare import compare, flips
 from ..core import BadConfig, BadInput, Damaged, FsmlError, NotFound, TooLarge, say
 from ..processes import Door, bind, check_exposure, go, read_settings, said_before, serve, welcome
-from ..records import list_artifacts, open_database
+from ..records import Manifest, list_artifacts, open_database
 from ..reports import Open, Reports, story
 from ..saliency import occlusion, overlay
 from ..verdicts import Verdict, again_project, count_verdicts, judge, list_slices, save_slice, send_back, verdicts_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from fullstack_ml.release import Release
 
-# %% ../../nbs/71_evaluate_app.ipynb #b14c9eb4
+# %% ../../nbs/71_evaluate_app.ipynb #1cda667d
 _PLACES = (("/", "Reports", "reports", "annotator"), ("/demo", "Demo", "demo", "annotator"), ("/people", "People", "people", "manager"))
 
 
@@ -57,6 +57,7 @@ class App(Desk, Door):
         self.judging = Gather(self._judge, self.writing)
         self.releases: OrderedDict[str, Release] = OrderedDict()
         self.known: OrderedDict[tuple, dict] = OrderedDict()  # comparisons
+        self.told: dict[str, dict | None] = {}  # of releases
         self.asking = ThreadPoolExecutor(1, "demo")
 
     async def opened(self, call: Call, name: str = "report") -> Open:
@@ -351,22 +352,37 @@ async def keep_slice(self: App, call: Call) -> dict:
     await self.run(save_slice, self.db, name, kept, call.who.name, pool=self.writing)
     return {"slices": await self.run(list_slices, self.db)}
 
-# %% ../../nbs/71_evaluate_app.ipynb #a958fcf1
-_OPEN_RELEASES = 2
+# %% ../../nbs/71_evaluate_app.ipynb #f8ba702b
+_OPEN_RELEASES, _LISTED = 2, 30
 
 
 @patch
 def list_releases(self: App) -> list[dict]:  # newest first
-    "What can be asked."
+    "What can be asked; a zip that is not whole is left out."
     from fullstack_ml.release import production
 
     try:
         now = production(self.reports.cfg).id
     except FsmlError:
         now = ""
-    return [{"id": m.id, "name": m.metrics.get("release") or m.id, "created": m.created, "promoted": m.id == now, "variant": "float",
-             "label_kind": m.metrics.get("label_kind", ""), "accuracy": m.metrics.get("accuracy"), "trial": bool(m.metrics.get("trial"))}
-            for m in reversed(list_artifacts(self.reports.cfg, "release")) if "release.zip" in m.files]  # fmt: skip
+    made = [m for m in reversed(list_artifacts(self.reports.cfg, "release")) if "release.zip" in m.files][:_LISTED]
+    return [{"id": m.id, "created": m.created, "promoted": m.id == now, **about} for m in made if (about := self._about_release(m))]
+
+
+@patch
+def _about_release(self: App, m: Manifest) -> dict | None:
+    "What its zip says; read once, as all of it is verified."
+    from fullstack_ml.archive import Archive
+
+    if m.id not in self.told:
+        try:
+            with Archive(m.path("release.zip")) as archive:
+                said = archive.json("release.json")
+            made = {"label_kind": said.get("label_kind", ""), "variants": list(said["graphs"]), "metrics": said.get("metrics", {}), "trial": bool(said.get("trial"))}
+            self.told[m.id] = {"name": m.metrics.get("release") or m.id, **made}
+        except (FsmlError, ValueError, KeyError):
+            self.told[m.id] = None
+    return self.told[m.id]
 
 
 @patch
