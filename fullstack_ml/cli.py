@@ -23,6 +23,7 @@ from . import __version__
 _ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "folds", "ensemble", "pseudolabel", "submission", "release", "serve", "sweep")
 _OTHERS = {
     "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
+    "evaluate-app": "a team looks at right and wrong answers in a browser, judges them, sends wrong labels back; settings: those of evaluate, under app",
     "answers": "a project's answers to a folder for other tools, and from their files",
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
     "rerun": "execute a stage's run notebook with overrides, many of them as a sweep with -m, or with --to all that is stale",
@@ -131,10 +132,11 @@ def run(
     from importlib import import_module
 
     command, *rest = argv
-    if command == "annotate-app":
+    if command in ("annotate-app", "evaluate-app"):
         from fullstack_ml.core import compose_cfg
 
-        import_module("fullstack_ml.apps.annotate_app").annotate_app(compose_cfg("annotate", rest))
+        name = command.replace("-", "_")
+        getattr(import_module(f"fullstack_ml.apps.{name}"), name)(compose_cfg(command.removesuffix("-app"), rest))
     elif command == "loop":
         from fullstack_ml.loop import loop
 
@@ -423,14 +425,14 @@ def _show_log(cfg, args) -> None:
 
 def _show_diff(cfg, args) -> None:
     from fullstack_ml.blobs import BlobStore
-    from fullstack_ml.dataset import diff_versions
-    from fullstack_ml.versions import diff_page
+    from fullstack_ml.versions import diff_and_why, diff_page
 
     old, new = _version(cfg, args.old), _version(cfg, args.new)
-    found = diff_versions(old, new)
+    found = diff_and_why(old, new)
     for change, n in found["change"].value_counts().items():
         print(f"{change:<12}{n}")
-    print("Nothing changed." if found.empty else found.drop(columns="sha256").head(20).to_string(index=False))
+    left = ["sha256"] if found["why"].any() else ["sha256", "why"]
+    print("Nothing changed." if found.empty else found.drop(columns=left).head(20).to_string(index=False))
     if args.page:
         _write_page(args.page, diff_page(old, new, BlobStore(cfg.storage.blobs)))
 
@@ -524,6 +526,7 @@ def main(
 
 _USAGE = {
     "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
+    "evaluate-app": "evaluate-app [key=value ...]      such as app.port=8020 app.judge_role=reviewer",
     "answers": "answers export PROJECT FOLDER --format F [--which answers|consensus|decisions] [--no-pictures] |"
     " import PROJECT PATH --format F [--annotator NAME] [--add-items] [--licence L]",
     "loop": "loop [key=value ...] [stage:key=value ...]",
