@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'DELETED', 'fingerprint', 'seals', 'sql_over', 'choose', 'read_columns', 'soft_labels', 'Entry', 'Dataset',
            'open_dataset', 'turn', 'read_tags', 'deleted_tags', 'check_tag', 'set_tag', 'find_version', 'diff_versions',
-           'write_version', 'dataset', 'withdrawn', 'find_made', 'known_items']
+           'write_version', 'dataset', 'withdrawn', 'find_made', 'only_by', 'known_items']
 
 # %% ../nbs/12_dataset.ipynb #dd3bef22
 import contextlib
@@ -13,7 +13,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -503,17 +502,10 @@ def _plain(cfg: "DictConfig") -> "DictConfig":
     return OmegaConf.create({**OmegaConf.to_container(cfg), "version": None, "why": None})
 
 
-def _blobs(store: BlobStore) -> Sequence[str]:
-    "Names of all blobs; a folder is listed without asking for each file."
-    if not store.local:
-        return list(store)
-    folders = [f.path for f in os.scandir(store.root) if f.is_dir()] if os.path.isdir(store.root) else []
-    return [name for folder in folders for name in os.listdir(folder) if len(name) == 64]
-
 # %% ../nbs/12_dataset.ipynb #43493297
 def dataset(
     cfg: "DictConfig",  # conf/dataset.yaml
-) -> Manifest:  # items.parquet, classes.json, gone.parquet where items have left; and with `report` survey.json, report.html
+) -> Manifest:  # items.parquet, classes.json, gone.parquet where items have left, why.json where people judged; with `report` survey.json, report.html
     "Build a version out of the items of a crawl and the consensus on them, or find the one that the same work has made."
     check_tag(cfg.name, cfg.version or "next")
     parents = find_parents(cfg)
@@ -526,8 +518,9 @@ def dataset(
         for name in SPLITS:
             if name not in drawn:
                 raise BadConfig(f"The {name} split would be empty", f"{len(table)} items", f"Crawl more, or raise split.{name}. Left out: {dict(left)}.")
-        report = cfg.report and functools.partial(_report, cfg, table, before)
-        made = write_version(cfg, parents, table, list(cfg.classes), before, report, left_out=dict(left))
+        why = make(cfg.reasons)(cfg.storage.url, _changes(before.arrow, table).to_dict("records")) if cfg.reasons and before else []
+        beside = functools.partial(_beside, cfg, table, before, why)
+        made = write_version(cfg, parents, table, list(cfg.classes), before, beside, left_out=dict(left), **({"judged": len(why)} if why else {}))
     m = made.metrics
     say("dataset", f"{m['name']} {m['version']}: {m['items']} items in {m['groups']} groups: {', '.join(f'{m[s]} {s}' for s in SPLITS)}; {m['checked']} of test checked")
     say("", "left out: " + (", ".join(f"{n} {why}" for why, n in left.most_common()) or "none"))
@@ -560,6 +553,15 @@ def find_made(cfg: "DictConfig", parents: dict[str, Manifest]) -> Manifest | Non
     return made
 
 # %% ../nbs/12_dataset.ipynb #ae549f39
+def only_by(
+    table: "pa.Table",  # of a version; annotators (JSON)
+    names: Sequence[str],  # annotators
+) -> np.ndarray:  # bool [n]
+    "Which items nobody but these has labelled."
+    by = table["annotators"].to_pylist() if names and "annotators" in table.column_names else [None] * len(table)
+    return np.array([bool(a) and {*json.loads(a)} <= {*names} for a in by], bool)
+
+
 def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | None) -> tuple["pa.Table", Counter]:
     "The rows of a new version, and what was left out."
     import pyarrow as pa
@@ -567,16 +569,19 @@ def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | Non
     import pyarrow.parquet as pq
 
     asked, said = parents["annotate"], parents["annotate"].config.get("checkers") or ()
-    there, known = _blobs(BlobStore(cfg.storage.blobs)), before.arrow["id"].to_pylist() if before else ()
+    there, known = list(BlobStore(cfg.storage.blobs)), before.arrow["id"].to_pylist() if before else ()
     items, agreed = read_columns(parents["crawl"].path("items.parquet")), pq.read_table(asked.path("consensus.parquet"))
     table, left = choose(items, agreed, list(cfg.licences), cfg.min_agreement, cfg.opt_out, cfg.where, there, known, withdrawn(cfg))
     if (n := capped(None, cfg.limits.n_items)) is not None:
         table = table.take(sorted(sorted(range(len(table)), key=lambda i: digest(table["sha256"][i].as_py()))[:n]))
     groups, splits = make(cfg.split)(table, max_bits=cfg.near_duplicate_bits, before=before and known_items(before, cfg.near_duplicate_bits))
+    guessed, old = only_by(table, cfg.unscored), set(known)
+    meant = {g for g, guess in zip(groups, guessed) if not guess}
+    for k in (k for k in np.flatnonzero(guessed) if splits[k] in ("val", "test")):  # what a model guessed may teach, and never judge
+        splits[k] = "train" if groups[k] not in meant and table["id"][k].as_py() not in old else "guessed"
     table = table.append_column("group", pa.array(groups)).append_column("split", pa.array(splits, pa.string()))
-    if torn := splits.count(""):
-        left["bridges two splits"] = torn
-        table = table.filter(pc.not_equal(table["split"], ""))
+    left |= {why: n for name, why in (("", "bridges two splits"), ("guessed", "guessed, beside what is held out")) if (n := splits.count(name))}
+    table = table.filter(pc.is_in(table["split"], pa.array(["train", "val", "test"])))
     checks = dict(zip(*(pq.read_table(asked.path("checks.parquet"))[c].to_pylist() for c in ("item_id", "label"))))
     truth = [checks.get(i) if s == "test" else None for i, s in zip(table["id"].to_pylist(), table["split"].to_pylist())]
     table = table.append_column("truth", pa.array(truth, pa.string()))
@@ -585,7 +590,9 @@ def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | Non
     answers = pq.read_table(asked.path("answers.parquet"))
     if "guide" not in answers.column_names:  # then only where annotators disagree is there more to know than the label
         answers = answers.filter(pc.is_in(answers["item_id"], table.filter(pc.less(table["agreement"], 1.0))["id"]))
-    soft = soft_labels(answers, said)
+    counted = dict(zip(agreed["item_id"].to_pylist(), agreed["annotators"].to_pylist()))  # a person's answer stands alone, whatever a caption says
+    pairs = zip(answers["item_id"].to_pylist(), answers["annotator"].to_pylist())
+    soft = soft_labels(answers.filter(pa.array([who in (counted.get(i) or ()) for i, who in pairs], pa.bool_())), said)
     at = pc.index_in(table["id"], soft["item_id"])
     shares = pc.coalesce(soft["soft"].take(at), _certain(table["label"]))
     return table.append_column("soft", shares).append_column("guide", soft["guide"].take(at)), left
@@ -602,8 +609,12 @@ def _certain(labels: "pa.ChunkedArray") -> "pa.ChunkedArray":
     return pa.chunked_array([shares]).take(pc.index_in(labels, texts))
 
 # %% ../nbs/12_dataset.ipynb #9eec45aa
-def _report(cfg: "DictConfig", table: "pa.Table", before: Dataset | None, folder: Path) -> None:
-    "Write the survey of a version beside its table."
+def _beside(cfg: "DictConfig", table: "pa.Table", before: Dataset | None, why: list[dict], folder: Path) -> None:
+    "Write what stands beside the table of a version: the verdicts behind its changes, and its survey."
+    if why:
+        write_json(folder / "why.json", why)
+    if not cfg.report:
+        return
     found = make(cfg.report)(table.to_pandas(), BlobStore(cfg.storage.blobs), list(cfg.classes), before=before and before.table, title=f"Dataset {cfg.name}")
     write_json(folder / "survey.json", found.facts)
     write_atomic(folder / "report.html", found.html())
