@@ -6,7 +6,7 @@
 __all__ = ['ORDERS', 'read_caption', 'read_sheet', 'answers_from_captions', 'answers_from_sheet', 'changed_answers', 'Rules',
            'Project', 'read_projects', 'find_project', 'save_project', 'lock_tasks', 'recount', 'fill', 'tidy',
            'check_label', 'overlap', 'partners', 'is_alike', 'all_alike', 'newest_answers', 'consensus', 'majority',
-           'read_scores', 'open_project', 'annotate']
+           'standing', 'read_scores', 'open_project', 'annotate']
 
 # %% ../nbs/11_annotate.ipynb #e40bc46c
 import csv
@@ -109,6 +109,7 @@ class Rules:
     lease: float = 600  # seconds that a task is held for somebody
     several: bool = False  # choice: more than one class?
     script: str = ""  # text: which characters are offered on screen, such as latin, korean, symbols
+    over: bool = False  # do its answers stand over those that were given elsewhere before?
 
     def __post_init__(self):
         fits = {
@@ -453,6 +454,21 @@ def majority(labels: list[Label]) -> tuple[Label | None, float]:  # the label, N
     tie = any(friends[k] == friends[best] and not alike[best][k] for k in range(len(labels)))
     return (None if tie else labels[best]), friends[best] / len(labels)
 
+# %% ../nbs/11_annotate.ipynb #e1c5a7d1
+def standing(
+    annotations: Iterable[Annotation],  # in the order of time
+    projects: Iterable[Project],  # in which they were given
+    sure: Iterable[str] = (),  # annotators whose answers always stand
+) -> list[Annotation]:
+    "Answers without those that others stand over."
+    annotations, over, sure = list(annotations), {p.id for p in projects if p.rules.over}, set(sure)
+    first: dict[str, str] = {}
+    for answers in newest_answers(a for a in annotations if a.project in over).values():
+        for a in answers.values():
+            first[a.item_id] = min(a.created, first.get(a.item_id, a.created))
+    return [a for a in annotations if a.project in over or a.annotator in sure or a.created > first.get(a.item_id, "9") and a.meta.get("decision")
+            or a.item_id not in first]  # fmt: skip
+
 # %% ../nbs/11_annotate.ipynb #7e3981a6
 def read_scores(
     cfg: "DictConfig",  # for `storage`
@@ -495,11 +511,12 @@ def annotate(
     added, ids = db.add(changed_answers(new, db.get(Annotation, project=""))), {i.id for i in items}
     project = open_project(cfg, db)
     kind = project.label_kind if project else "choice"
-    counted = [project] if project else [p for p in read_projects(db) if p.label_kind == kind and set(p.classes) <= set(classes)]
+    fitting = [p for p in read_projects(db) if p.label_kind == kind and set(p.classes) <= set(classes)]
+    counted = [project, *(p for p in fitting if p.rules.over and p.id != project.id)] if project else fitting
     said = db.get(Annotation, project=["", *(p.id for p in counted)])
     answers = [a for a in progress(said, "answers") if a.item_id in ids and a.label.kind == kind]
     weak, sure = ({*names, *(getattr(p.rules, rule) for p in counted)} - {""} for names, rule in ((cfg.weak, "suggest"), (cfg.checkers, "gold")))
-    agreed, checks = consensus(answers, cfg.checkers, weak), consensus(a for a in answers if a.annotator in cfg.checkers)
+    agreed, checks = consensus(standing(answers, counted, cfg.checkers), cfg.checkers, weak), consensus(a for a in answers if a.annotator in cfg.checkers)
     quality = make(cfg.agreement)(
         answers, classes=project.classes if project else classes, gold=[a for a in answers if a.annotator in sure], consensus=agreed,
         skips=_skips(db, counted), besides=sure, kind=kind,

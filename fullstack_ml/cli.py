@@ -20,6 +20,7 @@ from . import __version__
 _ORDER = ("problem", "crawl", "annotate", "dataset", "train", "evaluate", "compress", "folds", "ensemble", "pseudolabel", "submission", "release", "serve", "sweep")
 _OTHERS = {
     "annotate-app": "people label in a browser: work, review, manage; its settings are those of annotate, under app",
+    "evaluate-app": "a team looks at right and wrong answers in a browser, judges them, sends wrong labels back; settings: those of evaluate, under app",
     "answers": "a project's answers to a folder for other tools, and from their files",
     "loop": "every stage in order, what is fresh is left as it is; ends with a served answer",
     "rerun": "execute a stage's run notebook with overrides, many of them as a sweep with -m, or with --to all that is stale",
@@ -127,10 +128,11 @@ def run(
     from importlib import import_module
 
     command, *rest = argv
-    if command == "annotate-app":
+    if command in ("annotate-app", "evaluate-app"):
         from fullstack_ml.core import compose_cfg
 
-        import_module("fullstack_ml.apps.annotate_app").annotate_app(compose_cfg("annotate", rest))
+        name = command.replace("-", "_")
+        getattr(import_module(f"fullstack_ml.apps.{name}"), name)(compose_cfg(command.removesuffix("-app"), rest))
     elif command == "loop":
         from fullstack_ml.loop import loop
 
@@ -486,6 +488,7 @@ def main(
 
 _USAGE = {
     "annotate-app": "annotate-app [key=value ...]      such as project=choice app.port=8019",
+    "evaluate-app": "evaluate-app [key=value ...]      such as app.port=8020 app.judge_role=reviewer",
     "answers": "answers export PROJECT FOLDER --format F [--which answers|consensus|decisions] [--no-pictures] |"
     " import PROJECT PATH --format F [--annotator NAME] [--add-items] [--licence L]",
     "loop": "loop [key=value ...] [stage:key=value ...]",

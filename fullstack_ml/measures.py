@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Distance', 'cohen_kappa', 'fleiss_kappa', 'unit_pairs', 'value_distances', 'disagreement', 'Alpha', 'alpha_of',
            'krippendorff_alpha', 'iou_matrix', 'match_boxes', 'Matched', 'box_matches', 'align_characters',
-           'character_error_rate', 'label_distance', 'wilson']
+           'character_error_rate', 'label_distance', 'wilson', 'wilson_intervals']
 
 # %% ../nbs/29_measures.ipynb #0bab1135
 import math
@@ -295,3 +295,15 @@ def wilson(
         return None, None
     found = binomtest(int(k), int(n)).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
+
+
+def wilson_intervals(
+    k: np.ndarray,  # successes [n]
+    n: np.ndarray,  # trials [n]
+) -> tuple[np.ndarray, np.ndarray]:  # low and high [n]; NaN without a trial
+    "The 95 % intervals of many shares at once: scipy's takes as long for each as this for thousands."
+    k, n, z = np.asarray(k, float), np.asarray(n, float), 1.959963984540054
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = np.where(n > 0, (k + z * z / 2) / (n + z * z), np.nan)
+        half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)

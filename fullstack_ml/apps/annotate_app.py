@@ -19,179 +19,33 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from fastcore.basics import patch
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
 
-from ..accounts import SignedOut, accept, change_account, change_password, find_invitation, invite, list_accounts, list_invitations, sign_in, sign_out, withdraw
 from ..annotate import Project, fill, open_project, read_projects, read_scores, save_project
 from ..annotate_api import Desk, guide_html, whole, words
-from ..annotate_pages import guide_page, join_page, manage_page, me_page, people_page, project_form, projects_page, questions_page
-from ..annotate_pages import read_project, read_rules, screen, sign_in_page
+from ..annotate_pages import guide_page, manage_page, project_form, projects_page, questions_page
+from ..annotate_pages import read_project, read_rules, screen
 from ..blobs import BlobStore
 from ..core import BadInput, FsmlError, NotFound, say
-from ..processes import bind, check_exposure, serve
+from ..processes import Door, bind, check_exposure, go, read_settings, said_before, serve, welcome
 from ..records import Annotation, Database, open_database
 from ..review import list_questions, progress_of, read_guide, write_guide
-from ..web import Call, Settings, Site, h, route
+from ..web import Call, Site, h, route
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # %% ../../nbs/70_annotate_app.ipynb #693265b4
-class App(Desk):
+class App(Desk, Door):
     "The handlers of the pages."
 
     def __init__(self, cfg: Mapping, db: Database, store: BlobStore):
         super().__init__(db, store)
         self.cfg, self.reports = cfg, {}
         self.long = ThreadPoolExecutor(2, "long")  # exports, imports, reports
-
-
-def _local(address: str) -> str:
-    "An address of this site to go on to; anything else is the start."
-    return address if re.fullmatch(r"/(?![/\\])[\w/?=&.%-]*", address, re.ASCII) else "/"
-
-
-def _go(address: str, said: str = "") -> Response:
-    return RedirectResponse(address + (f"?said={quote(said)}" if said else ""), 303)
-
-
-def _said(call: Call) -> str:
-    "What the page before has done; a link of somebody else's shall not speak in our name."
-    return call.query.get("said", "")[:200] if call.header("sec-fetch-site") in ("", "same-origin") else ""
-
-
-def _message(error: FsmlError) -> str:
-    return str(error)
-
-
-@patch
-async def sign_in_form(self: App, call: Call) -> Any:
-    "GET /sign-in"
-    next = _local(call.query.get("next", "/"))
-    return _go(next) if await call.site.who(call) else sign_in_page(call.csrf, next)
-
-
-@patch
-async def sign_in(self: App, call: Call) -> Any:
-    "POST /sign-in"
-    name, password, site = call.form.get("name", "")[:200], call.form.get("password", ""), call.site
-    site.sign_ins[1].take(call.address)
-    site.sign_ins[0].take((call.address, name.casefold()))
-    try:
-        token = await site.run(sign_in, self.db, name, password, site.settings.session_days * 86400, pool=site.passwords)
-    except SignedOut as e:
-        return HTMLResponse(sign_in_page(call.csrf, _local(call.form.get("next", "/")), name, _message(e)), 401)
-    if not call.fresh:  # whoever was signed in here before is not any more
-        await _end(call)
-    return _signed_in(call, token, _local(call.form.get("next", "/")))
-
-
-async def _end(call: Call) -> None:
-    call.site.sessions.pop(call.token, None)
-    await call.site.run(sign_out, call.site.db, call.token)
-
-
-def _signed_in(call: Call, token: str, next: str) -> Response:
-    answer = RedirectResponse(next, 303)
-    answer.headers["set-cookie"] = call.site.cookie(token)
-    return answer
-
-
-@patch
-async def sign_out(self: App, call: Call) -> Any:
-    "POST /sign-out"
-    await _end(call)
-    return _signed_in(call, "", "/sign-in")
-
-
-@patch
-async def join_form(self: App, call: Call) -> Any:
-    "GET /join/{token}"
-    call.site.sign_ins[1].take(call.address)
-    return join_page(call.csrf, f"/join/{call.params['token']}", await self.run(find_invitation, self.db, call.params["token"]))
-
-
-@patch
-async def join(self: App, call: Call) -> Any:
-    "POST /join/{token}"
-    token, name, password, site = call.params["token"], call.form.get("name", "")[:200], call.form.get("password", ""), call.site
-    site.sign_ins[1].take(call.address)
-    try:
-        name = await site.run(accept, self.db, token, name, password, pool=site.passwords)
-    except BadInput as e:
-        invitation = await self.run(find_invitation, self.db, token)
-        return HTMLResponse(join_page(call.csrf, f"/join/{token}", invitation, name, _message(e)), e.status)
-    site.forget(name)
-    return _signed_in(call, await site.run(sign_in, self.db, name, password, site.settings.session_days * 86400, pool=site.passwords), "/")
-
-# %% ../../nbs/70_annotate_app.ipynb #4117da6f
-@patch
-async def me_form(self: App, call: Call) -> Any:
-    "GET /me"
-    return me_page(call.who, call.csrf)
-
-
-@patch
-async def me(self: App, call: Call) -> Any:
-    "POST /me"
-    call.site.sign_ins[0].take((call.address, call.who.name.casefold()))
-    try:
-        await call.site.run(change_password, self.db, call.who.name, call.form.get("old", ""), call.form.get("new", ""), pool=call.site.passwords)
-    except (SignedOut, BadInput) as e:
-        return HTMLResponse(me_page(call.who, call.csrf, _message(e)), 422)
-    return await self.leave(call)
-
-
-@patch
-async def leave(self: App, call: Call) -> Any:
-    "POST /me/sign-out"
-    await self.run(lambda: sign_out(self.db, name=call.who.name))
-    call.site.forget(call.who.name)
-    return _signed_in(call, "", "/sign-in")
-
-
-@patch
-async def people(self: App, call: Call, link: str = "") -> Any:
-    "GET /people"
-    accounts, invitations = await self.run(list_accounts, self.db), await self.run(list_invitations, self.db)
-    return people_page(accounts, invitations, call.who, call.csrf, link, _said(call))
-
-
-@patch
-async def invite_one(self: App, call: Call) -> Any:
-    "POST /people/invite"
-    token = await self.run(lambda: invite(self.db, call.form.get("role", ""), call.who.name, call.form.get("name", "")))
-    scheme = "https" if call.site.settings.cookie_secure else call.scope["scheme"]
-    return await self.people(call, f"{scheme}://{call.header('host')}/join/{token}")
-
-
-@patch
-async def withdraw_one(self: App, call: Call) -> Any:
-    "POST /people/withdraw"
-    await self.run(withdraw, self.db, call.form.get("id", ""))
-    return _go("/people", "The invitation is withdrawn.")
-
-
-@patch
-async def change_one(self: App, call: Call) -> Any:
-    "POST /people/change"
-    name = call.form.get("name", "")
-    await self.run(change_account, self.db, name, call.form.get("role", ""), call.form.get("state", ""))
-    call.site.forget(name)
-    return _go("/people", f"{name} is changed.")
-
-
-@patch
-async def sign_out_one(self: App, call: Call) -> Any:
-    "POST /people/sign-out"
-    name = call.form.get("name", "")
-    await self.run(lambda: sign_out(self.db, name=name))
-    call.site.forget(name)
-    return _go("/people", f"{name} is signed out everywhere.")
 
 # %% ../../nbs/70_annotate_app.ipynb #4ecacc65
 @patch
@@ -210,7 +64,7 @@ def counts(self: App) -> dict[str, dict[str, int]]:  # project -> state -> tasks
 async def projects(self: App, call: Call) -> Any:
     "GET /"
     found, counts = await self.run(read_projects, self.db), await self.run(self.counts)
-    return projects_page([(p, counts.get(p.id, {})) for p in found], call.who, call.csrf, _said(call))
+    return projects_page([(p, counts.get(p.id, {})) for p in found], call.who, call.csrf, said_before(call))
 
 
 @patch
@@ -246,8 +100,8 @@ async def new(self: App, call: Call) -> Any:
         guide = words(call.form.get("guide", ""), "guide", 60_000)
         project, n = await self.run(self.make, project, guide, call.who.name, pool=self.writing)
     except (BadInput, NotFound) as e:
-        return HTMLResponse(project_form(call.form, await self.run(self.sources), call.who, call.csrf, _message(e)), e.status)
-    return _go(f"/p/{project.id}/manage", f"The project has {n} items.")
+        return HTMLResponse(project_form(call.form, await self.run(self.sources), call.who, call.csrf, str(e)), e.status)
+    return go(f"/p/{project.id}/manage", f"The project has {n} items.")
 
 
 @patch
@@ -297,7 +151,7 @@ async def manage(self: App, call: Call, error: str = "") -> Any:
     room = await self.room(call)
     progress, pace = await self.run(progress_of, self.db, room.project), await self.run(self.pace, room.project)
     formats = {name: f.loses for name, f in FORMATS.items() if room.project.label_kind in f.holds}
-    return manage_page(room.project, progress, pace, formats, call.who, call.csrf, _said(call), error)
+    return manage_page(room.project, progress, pace, formats, call.who, call.csrf, said_before(call), error)
 
 
 @patch
@@ -315,14 +169,14 @@ async def change_rules(self: App, call: Call) -> Any:
     "POST /p/{project}/rules"
     project = await self._save(call, rules=read_rules(call.form), about=words(call.form.get("about", ""), "about", 2000).strip())
     await self.run(lambda: fill(self.db, project, self.scores(project)), pool=self.writing)
-    return _go(f"/p/{project.id}/manage", "The rules are saved.")
+    return go(f"/p/{project.id}/manage", "The rules are saved.")
 
 
 @patch
 async def change_state(self: App, call: Call) -> Any:
     "POST /p/{project}/state"
     project = await self._save(call, state="closed" if call.form.get("state") == "closed" else "open")
-    return _go(f"/p/{project.id}/manage", f"The project is {project.state}.")
+    return go(f"/p/{project.id}/manage", f"The project is {project.state}.")
 
 
 @patch
@@ -330,7 +184,7 @@ async def fill_again(self: App, call: Call) -> Any:
     "POST /p/{project}/fill"
     room = await self.room(call)
     n = await self.run(lambda: fill(self.db, room.project, self.scores(room.project)), pool=self.writing)
-    return _go(f"/p/{room.id}/manage", f"{n} new items.")
+    return go(f"/p/{room.id}/manage", f"{n} new items.")
 
 # %% ../../nbs/70_annotate_app.ipynb #0373a547
 @patch
@@ -371,12 +225,12 @@ async def take_import(self: App, call: Call) -> Any:
     except FsmlError as e:
         if "text/html" not in call.header("accept"):
             raise
-        page = await self.manage(call, _message(e))
+        page = await self.manage(call, str(e))
         return HTMLResponse(page, e.status)
     await self.run(room.refresh)
     if "text/html" not in call.header("accept"):
         return done
-    return _go(f"/p/{room.id}/manage", f"{done['answers']} answers taken, {done['known']} known before, {done['skipped']} skips, {done['items']} new items.")
+    return go(f"/p/{room.id}/manage", f"{done['answers']} answers taken, {done['known']} known before, {done['skipped']} skips, {done['items']} new items.")
 
 
 @patch
@@ -426,7 +280,7 @@ async def show_guide(self: App, call: Call) -> Any:
     version = whole(call.query["version"], "version", 1, 10**6) if "version" in call.query else None
     guide = await self.run(read_guide, self.db, room.project, version)
     html = await self.run(guide_html, guide["text"], room.id)
-    return guide_page(room.project, guide, html, max(room.guide, guide["version"]), call.who, call.csrf, said=_said(call))
+    return guide_page(room.project, guide, html, max(room.guide, guide["version"]), call.who, call.csrf, said=said_before(call))
 
 
 @patch
@@ -438,7 +292,7 @@ async def edit_guide(self: App, call: Call) -> Any:
         return guide_page(room.project, guide, html, guide["version"], call.who, call.csrf, draft=text)
     version = await self.run(write_guide, self.db, room.project, text, call.who.name, pool=self.writing)
     await self.run(room.refresh)
-    return _go(f"/p/{room.id}/guide", f"Version {version} is saved.")
+    return go(f"/p/{room.id}/guide", f"Version {version} is saved.")
 
 
 @patch
@@ -454,7 +308,7 @@ async def ask_on_page(self: App, call: Call) -> Any:
     "POST /p/{project}/questions"
     call.json = {"text": call.form.get("text", ""), "item": call.form.get("item", "")}
     await self.ask_question(call)
-    return _go(f"/p/{call.params['project']}/questions")
+    return go(f"/p/{call.params['project']}/questions")
 
 
 @patch
@@ -462,7 +316,7 @@ async def answer_on_page(self: App, call: Call) -> Any:
     "POST /p/{project}/questions/{id}"
     call.json = {"answer": call.form.get("answer", "")}
     await self.answer_one(call)
-    return _go(f"/p/{call.params['project']}/questions")
+    return go(f"/p/{call.params['project']}/questions")
 
 # %% ../../nbs/70_annotate_app.ipynb #a01a9d04
 @patch
@@ -503,19 +357,7 @@ def routes(self: App) -> list[Route]:
         route("POST", f"{at}/fill", self.fill_again, manager, max_kb=64),
         route("GET", "/projects/new", self.new_form, manager),
         route("POST", "/projects/new", self.new, manager, max_kb=512),
-        route("GET", "/people", self.people, manager),
-        route("POST", "/people/invite", self.invite_one, manager, max_kb=64),
-        route("POST", "/people/withdraw", self.withdraw_one, manager, max_kb=64),
-        route("POST", "/people/change", self.change_one, manager, max_kb=64),
-        route("POST", "/people/sign-out", self.sign_out_one, manager, max_kb=64),
-        route("GET", "/me", self.me_form, annotator),
-        route("POST", "/me", self.me, annotator, max_kb=64),
-        route("POST", "/me/sign-out", self.leave, annotator, max_kb=64),
-        route("GET", "/sign-in", self.sign_in_form, anybody),
-        route("POST", "/sign-in", self.sign_in, anybody, max_kb=64),
-        route("POST", "/sign-out", self.sign_out, annotator, max_kb=64),
-        route("GET", "/join/{token}", self.join_form, anybody),
-        route("POST", "/join/{token}", self.join, anybody, max_kb=64),
+        *self.doors(),
     ]
 
 # %% ../../nbs/70_annotate_app.ipynb #ec845736
@@ -524,15 +366,7 @@ def make_site(
 ) -> Site:
     "The application of one process."
     app = App(cfg, open_database(cfg["storage"]["url"]), BlobStore(cfg["storage"]["blobs"]))
-    return Site(app.db, app.routes(), _settings(cfg["app"]))
-
-
-_US = "fsml annotate-app"  # who invites the first manager
-
-
-def _settings(app: Mapping) -> Settings:
-    names = Settings.__dataclass_fields__
-    return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in app.items() if k in names})
+    return Site(app.db, app.routes(), read_settings(cfg["app"]))
 
 
 def annotate_app(
@@ -542,7 +376,7 @@ def annotate_app(
     from omegaconf import OmegaConf
 
     plain, app = OmegaConf.to_container(cfg, resolve=True), cfg.app
-    settings = _settings(plain["app"])
+    settings = read_settings(plain["app"])
     check_exposure(app.host, settings)
     listen = bind(app.host, app.port)
     db = open_database(cfg.storage.url)
@@ -550,9 +384,6 @@ def annotate_app(
     n = len(read_projects(db))
     about = f"project {project.name}, " if project else "" if n else "no project yet (project=... on the command line, or make one there), "
     say("annotate", f"{about}{n} in all, at {at}; Ctrl-C ends it")
-    for old in (i for i in list_invitations(db) if i["created_by"] == _US):  # printed by an earlier start: logs keep it
-        withdraw(db, old["id"])
-    if not any(a["role"] == "manager" and a["state"] == "active" for a in list_accounts(db)):
-        say("", f"nobody manages it yet; whoever opens this within a day does: {at}/join/{invite(db, 'manager', _US, seconds=86400)}")
+    welcome(db, at, "fsml annotate-app")
     db.engine.dispose()
     serve(partial(make_site, plain), listen, settings)

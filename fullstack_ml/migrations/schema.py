@@ -38,6 +38,17 @@ def _collected(metadata: "sa.MetaData") -> None:
         need("lease", sa.Double, **zero), need("tries", sa.Integer, **zero), need("turn", sa.Integer, **zero),
         sa.Index("ix_fetch_source_crawl_state", "source", "crawl", "state"))  # fmt: skip
 
+# %% ../../nbs/migrations/schema.ipynb #b7d2e914
+def _judged(metadata: "sa.MetaData") -> None:
+    "What people say about a model's answers."
+    import sqlalchemy as sa
+
+    need, empty = _column, {"server_default": sa.text("''")}
+    sa.Table("verdict", metadata, need("id", 32, primary_key=True), need("report", 40), need("item_id", 16, index=True), need("author", 120),
+        need("verdict", 16), need("comment"), need("created", 32), need("sent", 16, **empty), need("meta", sa.JSON),
+        sa.Index("ix_verdict_report_item_id", "report", "item_id"))  # fmt: skip
+    sa.Table("slice", metadata, need("id", 40, primary_key=True), need("name", 120, unique=True), need("filter", sa.JSON), need("author", 120), need("created", 32))
+
 # %% ../../nbs/migrations/schema.ipynb #05bb6f89
 def _annotated(metadata: "sa.MetaData") -> None:
     "Projects, their queue, and what people ask."
@@ -77,6 +88,6 @@ def tables() -> "sa.MetaData":
     import sqlalchemy as sa
 
     metadata = sa.MetaData()
-    for add in (_collected, _annotated, _people):
+    for add in (_collected, _annotated, _judged, _people):
         add(metadata)
     return metadata
