@@ -12,7 +12,7 @@ const NAMES = { "=": "is", "!=": "is not", in: "is one of", has: "contains", emp
 
 export class Bench {
   /** `load(view, start, n)` asks for rows; `answers(row)` names what each model said; `changed()` is told of a new view; `tabs` and `side` are nodes. */
-  constructor(app, boot, { title, about = "", load, answers = (row) => [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }], changed = () => {}, keys = () => null, help = [], tools = [], tabs = null, side = null, heads = ["what was said"], columns, path = (view) => to.cases(view) }) {
+  constructor(app, boot, { title, about = "", load, answers = (row) => [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }], changed = () => {}, keys = () => null, help = [], tools = [], tabs = null, side = null, heads = ["what was said"], searches = true, columns, path = (view) => to.cases(view) }) {
     Object.assign(this, { boot, load, answers, changed, keys, help, columns, path, view: readView(), cells: cellsOf(boot.label_kind), asked: 0 });
     this.judge = new Judge((items) => { this.rows.redraw(items); this.detail.show(this.rows.current); this.#paintSend(); });
     this.rows = new Rows({ cells: this.cells, label: "Cases", load: (start, n) => this.#load(start, n), draw: (row, i, isTile) => (isTile ? this.#tile(row) : this.#line(row)), moved: (row, i) => this.#moved(row, i), chosen: () => this.#paintChosen(), open: (row, i) => this.open(row, i) });
@@ -29,7 +29,7 @@ export class Bench {
     this.pickBar = el("div.picked", { hidden: true });
     this.toggleSide = side && button("Slices", "B", () => this.node.classList.toggle("open"), "button.btn.quiet.small.side-toggle");
     this.node = el(`div.bench.of-${this.cells.shape}${side ? "" : ".plain"}`, {}, ...bar(title, el("span.left", {}, about), [this.toggleSide, ...tools, ["Undo", "U", () => this.undo()], boot.me.sends && this.send, ["Keys", "?", () => this.showHelp()]].filter(Boolean), this.judge.state).filter(Boolean),
-      el("div.bench-body", {}, side, el("div.bench-list", {}, tabs, el("div.above", {}, el("div.asks", {}, this.search, this.more, el("span.sorting", {}, this.sort, this.down), this.kind), this.chips, this.tally), this.head, el("div.rows-place", {}, this.rows.node, this.pickBar)), this.detail.node));
+      el("div.bench-body", {}, side, el("div.bench-list", {}, tabs, el("div.above", {}, el("div.asks", {}, searches && this.search, this.more, searches && el("span.sorting", {}, this.sort, this.down), !searches && el("span.spacer"), this.kind), this.chips, this.tally), this.head, el("div.rows-place", {}, this.rows.node, this.pickBar)), this.detail.node));
     this.head.append(el("span"), el("span"), el("span.pair", {}, el("span.is", {}, "what it is"), heads.map((name) => el("span.said", {}, name))), el("span", {}, "split"), el("span.marks", {}, "verdicts"));
     app.replaceChildren(this.node);
     addEventListener("popstate", () => { const before = this.view; this.view = readView(); this.#paintAsks(); this.rows.setGallery(this.view.view === "gallery"); this.refresh(this.view.at, before); });
@@ -249,7 +249,7 @@ export class Bench {
     if (own) { event.preventDefault(); own(); return; }
     if (this.rows.key(name, event)) { event.preventDefault(); return; }
     const act = /^[1-5]$/.test(name) && !event.repeat ? () => this.say(VERDICTS[Number(name) - 1])
-      : { c: () => this.detail.write(), u: () => this.undo(), Backspace: () => this.undo(), "/": () => { this.search.focus(); this.search.select(); }, f: () => this.ask(), g: () => this.gallery(), b: () => this.toggleSide?.click(), s: () => this.sendBack(), "?": () => this.showHelp(), Escape: () => this.clear() }[name];
+      : { c: () => this.detail.write(), u: () => this.undo(), Backspace: () => this.undo(), "/": () => { if (this.search.isConnected) { this.search.focus(); this.search.select(); } }, f: () => this.ask(), g: () => this.gallery(), b: () => this.toggleSide?.click(), s: () => this.sendBack(), "?": () => this.showHelp(), Escape: () => this.clear() }[name];
     if (act && !event.repeat) { event.preventDefault(); act(); return; }
     if (this.detail.stage.key(name)) event.preventDefault();
   }

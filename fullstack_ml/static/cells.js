@@ -62,5 +62,5 @@ export function sureness(value, tone = "") {
 }
 
 export const tone = (row) => (row.right === true ? "yes" : row.right === false ? "no" : "open");
-/** What the item is, as far as anybody knows. */
-export const known = (row) => row.truth ?? row.label;
+/** What the item is, as far as anybody knows: what the report judged by, else the checked label, else the label. */
+export const known = (row) => row.expected ?? row.truth ?? row.label;

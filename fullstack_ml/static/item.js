@@ -58,7 +58,7 @@ export async function mount(app) {
   });
 
   function answers(list) {
-    return el("section.card", {}, el("h2", {}, "What people answered"), list.length ? el("ul.said-list", {}, list.map((a) => el("li", {}, el("b", {}, a.annotator ?? a.author), el("span", {}, a.skip ? el("span.muted", {}, `skipped: ${a.skip}`) : cells.pair(known(row) ?? null, a.label ?? null)[1]), a.comment && el("q", {}, a.comment), el("span.muted.small.at-end", {}, [a.project, when(a.created)].filter(Boolean).join(" · "))))) : el("p.muted", {}, "Nobody yet."));
+    return el("section.card", {}, el("h2", {}, "What people answered"), list.length ? el("ul.said-list", {}, list.map((a) => el("li", {}, el("b", {}, a.annotator ?? a.author), el("span", {}, a.skip ? el("span.muted", {}, `skipped: ${a.skip}`) : cells.pair(known(row) ?? null, a.label ?? null)[1]), a.comment && el("q", {}, a.comment), el("span.muted.small.at-end", {}, [a.decision && "decision", a.project, when(a.created)].filter(Boolean).join(" · "))))) : el("p.muted", {}, "Nobody yet."));
   }
 
   function predictions(list) {
@@ -66,7 +66,7 @@ export async function mount(app) {
   }
 
   function versions(list) {
-    return list.length > 0 && el("section.card", {}, el("h2", {}, "In which versions of the dataset"), el("ul.said-list", {}, list.map((v, i) => el("li", {}, el("span.mono.small", {}, v.id), el("span", {}, cells.pair(known(row) ?? null, v.label ?? null)[1]), el("span.badge", {}, v.split), i > 0 && v.label !== list[i - 1].label && el("span.badge.warn", {}, "label changed"), v.why && el("q", {}, typeof v.why === "string" ? v.why : `${v.why.by}: ${v.why.said ?? v.why.verdict}`), el("span.muted.small.at-end", {}, when(v.created))))));
+    return list.length > 0 && el("section.card", {}, el("h2", {}, "In which versions of the dataset"), el("ul.said-list", {}, list.map((v, i) => el("li", {}, el("b", { title: v.id }, v.name || v.id), el("span", {}, cells.pair(known(row) ?? null, v.label ?? null)[1]), el("span.badge", {}, v.split), i < list.length - 1 && v.label !== list[i + 1]?.label && el("span.badge.warn", {}, "label changed"), v.why && el("q", {}, `${v.why.by}: ${v.why.said}`), el("span.muted.small.at-end", {}, when(v.created))))));
   }
 }
 

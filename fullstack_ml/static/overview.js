@@ -48,9 +48,9 @@ export async function mount(app) {
     told.calibration?.length > 0 && box("How far its confidence can be trusted", "On the line: as often right as it says.", reliability(told.calibration, (b) => cases([["confidence", ">=", b.low], ["confidence", b.high >= 1 ? "<=" : "<", b.high]]))),
     length && box("By length", "The share of items that are right, by how long the label is.", lines([{ name: "", points: length[1].filter((r) => r.value !== "unknown").map((r, i) => ({ x: i, y: r.accuracy, low: r.low, high: r.high, n: r.n, about: `length ${r.value}`, href: cases(r.filter) })) }], { label: "length", ticks: length[1].filter((r) => r.value !== "unknown").map((r, i) => [i, String(r.value).split(" ")[0]]) })),
     worst && box("Surest wrong answers", "The model was sure, and wrong.", worst, ".full"),
-    doubtful && box("Labels that look wrong", told.suspicion?.how ?? "", doubtful, ".full"),
+    doubtful && box("Labels that look wrong", "In red the label, in green what the picture looks like.", doubtful, ".full"),
     ...others.map(([c, rows]) => box(`By ${c.name.replaceAll("_", " ")}`, "", shares(rows.slice(0, 8), (r) => cases(r.filter)))),
-    robust(told.robustness) && box("How it bears a worse picture", `Share right as the picture gets worse, on ${count(told.robustness.n ?? told.robustness.items ?? 0)} items.`, robust(told.robustness)),
+    robust(told.robustness) && box("How it bears a worse picture", `Share right as the picture gets worse, on ${count(told.robustness.n)} items.`, robust(told.robustness)),
     told.behaviour?.length > 0 && box("How it should behave", "What a change of the picture may and may not change.", behaviour(told.behaviour)),
     told.figures?.length > 1 && box("Every figure", "By split and by whose labels.", table(told.figures), ".wide-2"),
   ].filter(Boolean));
@@ -63,7 +63,7 @@ export async function mount(app) {
     const rows = (found?.rows ?? []).filter((r) => sort !== "suspicion" || r.suspicion > 0.5);
     if (!rows.length) return null;
     return el(`div.strip-row.of-${cells.shape}`, {}, rows.map((r, i) => el("a.strip-case", { href: to.item(r.item, { ...view, at: i }) }, thumb(to.thumb(r.item), "", r.width && r.width <= 96),
-      el("span.tile-pair", {}, sort === "suspicion" ? [cells.pair(r.suggested ?? null, r.label ?? null)[1], el("span.arrow", {}, "looks like"), cells.pair(r.suggested ?? null, r.suggested ?? null)[0]] : [cells.pair(known(r) ?? null, r.predicted ?? null)[0], el("span.arrow", {}, "→"), cells.pair(known(r) ?? null, r.predicted ?? null)[1]]))), el("a.strip-more", { href: to.cases(view) }, sort === "suspicion" ? "All by suspicion" : `All ${count(found.total)}`));
+      el("span.tile-pair", {}, sort === "suspicion" ? [cells.pair(r.suggested ?? null, r.label ?? null)[1], el("span.arrow", {}, "→"), cells.pair(r.suggested ?? null, r.suggested ?? null)[0]] : [cells.pair(known(r) ?? null, r.predicted ?? null)[0], el("span.arrow", {}, "→"), cells.pair(known(r) ?? null, r.predicted ?? null)[1]]))), el("a.strip-more", { href: to.cases(view) }, sort === "suspicion" ? "All by suspicion" : `All ${count(found.total)}`));
   }
 }
 
@@ -84,15 +84,21 @@ function gates(list) {
 const pairs = (list, href) => { const most = Math.max(...list.map((p) => p.n)); return el("ul.pairs", {}, list.map((p) => { const bar = el("i"); bar.style.width = `${(100 * p.n) / most}%`; return el("li", {}, el("a", { href: href(p) }, el("span.pairs-name", {}, el("b", {}, p.truth || "∅"), el("span.arrow", {}, " read as "), el("b.no", {}, p.predicted || "∅")), el("span.pairs-bar", { ariaHidden: "true" }, bar), el("span.num", {}, count(p.n)))); })); };
 
 function robust(r) {
-  const kinds = r && Object.entries(r.corruptions ?? (Array.isArray(r) ? Object.groupBy?.(r, (x) => x.corruption ?? x.name) ?? {} : {})).filter(([, v]) => Array.isArray(v) && v.length);
-  if (!kinds?.length) return null;
-  const clean = r.clean?.accuracy ?? r.clean;
-  return lines(kinds.map(([name, list]) => ({ name, points: [...(typeof clean === "number" ? [{ x: 0, y: clean, about: "as it is" }] : []), ...list.map((p) => ({ x: p.strength, y: p.accuracy, low: p.low, high: p.high, about: `strength ${p.strength}` }))] })), { label: "strength" });
+  const names = [...new Set((r?.corruptions ?? []).map((c) => c.name))], clean = r?.clean?.accuracy;
+  if (!names.length) return null;
+  const points = (name) => r.corruptions.filter((c) => c.name === name && c.accuracy !== null).map((c) => ({ x: c.strength, y: c.accuracy, about: `strength ${c.strength}`, n: c.n }));
+  return lines(names.map((name) => ({ name, points: [...(clean === undefined || clean === null ? [] : [{ x: 0, y: clean, about: "as it is" }]), ...points(name)] })), { label: "strength" });
 }
 
+const EXPECTED = { same: "the answer stays the same", label: "the answer is right", up: "it gets surer", down: "it gets less sure" };
+
 function behaviour(list) {
-  return el("ul.tests", {}, list.map((t) => { const passed = t.passed ?? t.n - (t.failed ?? 0), share = t.share ?? (t.n ? passed / t.n : null), bar = el("i"); if (share !== null) bar.style.width = `${100 * share}%`;
-    return el("li", {}, el("span.tests-name", {}, t.name), el("span.muted.small", {}, `expects: ${t.expect}`), el("span.pairs-bar", { ariaHidden: "true" }, bar), el("b.num", {}, percent(share, 0)), el("span.num.muted", {}, t.n !== undefined ? `${count(passed)} of ${count(t.n)}` : "")); }));
+  return el("ul.tests", {}, list.map((t) => {
+    const kept = t.n - t.failed, bar = el("i");
+    bar.style.width = t.n ? `${(100 * kept) / t.n}%` : "0";
+    return el("li", {}, el("span.tests-name", {}, t.name), el("span.muted.small", {}, `expected: ${EXPECTED[t.expect] ?? t.expect}${t.of ? ` (${t.of})` : ""}`), el("span.pairs-bar", { ariaHidden: "true" }, bar), el("b.num", {}, percent(t.n ? kept / t.n : null, 0)),
+      t.failed > 0 && t.items?.length ? el("a.num", { href: to.cases({ f: [["item", "in", t.items]], view: "gallery" }) }, `${count(t.failed)} of ${count(t.n)} failed`) : el("span.num.muted", {}, `${count(t.n)} tried`));
+  }));
 }
 
 function table(figures) {
