@@ -384,14 +384,14 @@ def _show_log(cfg, args) -> None:
 def _show_diff(cfg, args) -> None:
     from fullstack_ml.blobs import BlobStore
     from fullstack_ml.core import Unavailable, write_atomic
-    from fullstack_ml.dataset import diff_versions
-    from fullstack_ml.versions import diff_page
+    from fullstack_ml.versions import diff_and_why, diff_page
 
     old, new = _version(cfg, args.old), _version(cfg, args.new)
-    found = diff_versions(old, new)
+    found = diff_and_why(old, new)
     for change, n in found["change"].value_counts().items():
         print(f"{change:<12}{n}")
-    print("Nothing changed." if found.empty else found.drop(columns="sha256").head(20).to_string(index=False))
+    left = ["sha256"] if found["why"].any() else ["sha256", "why"]
+    print("Nothing changed." if found.empty else found.drop(columns=left).head(20).to_string(index=False))
     if args.page:
         try:
             print(os.path.relpath(write_atomic(Path(args.page), diff_page(old, new, BlobStore(cfg.storage.blobs)))))

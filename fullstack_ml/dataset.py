@@ -13,7 +13,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -503,17 +502,10 @@ def _plain(cfg: "DictConfig") -> "DictConfig":
     return OmegaConf.create({**OmegaConf.to_container(cfg), "version": None, "why": None})
 
 
-def _blobs(store: BlobStore) -> Sequence[str]:
-    "Names of all blobs; a folder is listed without asking for each file."
-    if not store.local:
-        return list(store)
-    folders = [f.path for f in os.scandir(store.root) if f.is_dir()] if os.path.isdir(store.root) else []
-    return [name for folder in folders for name in os.listdir(folder) if len(name) == 64]
-
 # %% ../nbs/12_dataset.ipynb #43493297
 def dataset(
     cfg: "DictConfig",  # conf/dataset.yaml
-) -> Manifest:  # items.parquet, classes.json, gone.parquet where items have left; and with `report` survey.json, report.html
+) -> Manifest:  # items.parquet, classes.json, gone.parquet where items have left, why.json where people judged; with `report` survey.json, report.html
     "Build a version out of the items of a crawl and the consensus on them, or find the one that the same work has made."
     check_tag(cfg.name, cfg.version or "next")
     parents = find_parents(cfg)
@@ -526,8 +518,9 @@ def dataset(
         for name in SPLITS:
             if name not in drawn:
                 raise BadConfig(f"The {name} split would be empty", f"{len(table)} items", f"Crawl more, or raise split.{name}. Left out: {dict(left)}.")
-        report = cfg.report and functools.partial(_report, cfg, table, before)
-        made = write_version(cfg, parents, table, list(cfg.classes), before, report, left_out=dict(left))
+        why = make(cfg.reasons)(cfg.storage.url, _changes(before.arrow, table).to_dict("records")) if cfg.reasons and before else []
+        beside = functools.partial(_beside, cfg, table, before, why)
+        made = write_version(cfg, parents, table, list(cfg.classes), before, beside, left_out=dict(left), **({"judged": len(why)} if why else {}))
     m = made.metrics
     say("dataset", f"{m['name']} {m['version']}: {m['items']} items in {m['groups']} groups: {', '.join(f'{m[s]} {s}' for s in SPLITS)}; {m['checked']} of test checked")
     say("", "left out: " + (", ".join(f"{n} {why}" for why, n in left.most_common()) or "none"))
@@ -567,7 +560,7 @@ def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | Non
     import pyarrow.parquet as pq
 
     asked, said = parents["annotate"], parents["annotate"].config.get("checkers") or ()
-    there, known = _blobs(BlobStore(cfg.storage.blobs)), before.arrow["id"].to_pylist() if before else ()
+    there, known = list(BlobStore(cfg.storage.blobs)), before.arrow["id"].to_pylist() if before else ()
     items, agreed = read_columns(parents["crawl"].path("items.parquet")), pq.read_table(asked.path("consensus.parquet"))
     table, left = choose(items, agreed, list(cfg.licences), cfg.min_agreement, cfg.opt_out, cfg.where, there, known, withdrawn(cfg))
     if (n := capped(None, cfg.limits.n_items)) is not None:
@@ -602,8 +595,12 @@ def _certain(labels: "pa.ChunkedArray") -> "pa.ChunkedArray":
     return pa.chunked_array([shares]).take(pc.index_in(labels, texts))
 
 # %% ../nbs/12_dataset.ipynb #9eec45aa
-def _report(cfg: "DictConfig", table: "pa.Table", before: Dataset | None, folder: Path) -> None:
-    "Write the survey of a version beside its table."
+def _beside(cfg: "DictConfig", table: "pa.Table", before: Dataset | None, why: list[dict], folder: Path) -> None:
+    "Write what stands beside the table of a version: the verdicts behind its changes, and its survey."
+    if why:
+        write_json(folder / "why.json", why)
+    if not cfg.report:
+        return
     found = make(cfg.report)(table.to_pandas(), BlobStore(cfg.storage.blobs), list(cfg.classes), before=before and before.table, title=f"Dataset {cfg.name}")
     write_json(folder / "survey.json", found.facts)
     write_atomic(folder / "report.html", found.html())

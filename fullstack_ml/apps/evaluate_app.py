@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['App', 'make_site', 'evaluate_app']
 
-# %% ../../nbs/71_evaluate_app.ipynb #122a8051
-import asyncio
+# %% ../../nbs/71_evaluate_app.ipynb #3a6bd1ba
 import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,9 +24,10 @@ from ..accounts import ROLES
 from ..annotate_api import PICTURES, Desk, words, whole
 from ..annotate_pages import head, select, shell, table, topbar
 from ..blobs import BlobStore
+from ..compare import compare, flips
 from ..core import BadConfig, BadInput, Damaged, FsmlError, NotFound, TooLarge, say
 from ..processes import Door, bind, check_exposure, go, read_settings, said_before, serve, welcome
-from ..records import Database, Manifest, list_artifacts, open_database
+from ..records import Manifest, list_artifacts, open_database
 from ..reports import Open, Reports, story
 from ..saliency import occlusion, overlay
 from ..verdicts import Verdict, again_project, count_verdicts, judge, list_slices, save_slice, send_back, verdicts_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from fullstack_ml.release import Release
 
-# %% ../../nbs/71_evaluate_app.ipynb #e8a6d5f4
+# %% ../../nbs/71_evaluate_app.ipynb #1cda667d
 _PLACES = (("/", "Reports", "reports", "annotator"), ("/demo", "Demo", "demo", "annotator"), ("/people", "People", "people", "manager"))
 
 
@@ -47,8 +47,8 @@ class App(Desk, Door):
 
     places = _PLACES
 
-    def __init__(self, cfg: Mapping, db: Database, store: BlobStore):
-        super().__init__(db, store)
+    def __init__(self, cfg: Mapping):
+        super().__init__(db := open_database(cfg["storage"]["url"]), BlobStore(cfg["storage"]["blobs"]))
         self.cfg, self.reports = cfg, Reports(cfg, db)
         app = cfg.get("app", {})
         self.annotate, self.judge_role = str(app.get("annotate") or "").rstrip("/"), app.get("judge_role", "annotator")
@@ -56,6 +56,8 @@ class App(Desk, Door):
             raise BadConfig("There is no such role", self.judge_role, f"app.judge_role is one of {', '.join(ROLES)}.")
         self.judging = Gather(self._judge, self.writing)
         self.releases: OrderedDict[str, Release] = OrderedDict()
+        self.known: OrderedDict[tuple, dict] = OrderedDict()  # comparisons
+        self.told: dict[str, dict | None] = {}  # of releases
         self.asking = ThreadPoolExecutor(1, "demo")
 
     async def opened(self, call: Call, name: str = "report") -> Open:
@@ -156,7 +158,7 @@ async def report_page(self: App, call: Call) -> Any:
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     return HTMLResponse(await self.run(path.read_bytes), headers={"content-security-policy": policy})
 
-# %% ../../nbs/71_evaluate_app.ipynb #7169d542
+# %% ../../nbs/71_evaluate_app.ipynb #fbf51b71
 @patch
 async def about(self: App, call: Call) -> dict:
     "GET /api/r/{report}/about"
@@ -211,25 +213,34 @@ async def confusion(self: App, call: Call) -> dict:
 
 
 @patch
-async def compare(self: App, call: Call) -> dict:
-    "GET /api/r/{report}/compare/{other}"
-    from fullstack_ml.compare import compare
-
-    a, b, f = await self.opened(call), await self.opened(call, "other"), _filters(call)
-    return await self.run(lambda: compare(a.cases, b.cases, f))
+def _compared(self: App, a: Open, b: Open, filters: list) -> dict:
+    "What `compare` says; kept, because a bootstrap takes its time and a list asks for its length on every page."
+    key = a.report.id, b.report.id, json.dumps([filters, "verdict" in json.dumps(filters) and a.judged])
+    if key not in self.known:
+        self.known[key] = compare(a.cases, b.cases, filters)
+        while len(self.known) > 100:
+            self.known.popitem(last=False)
+    return self.known[key]
 
 
 @patch
-async def flips(self: App, call: Call) -> dict:
-    "GET /api/r/{report}/flips/{other}"
-    from fullstack_ml.compare import flips
+async def compare_two(self: App, call: Call) -> dict:
+    "GET /api/r/{report}/compare/{other}"
+    a, b, f = await self.opened(call), await self.opened(call, "other"), _filters(call)
+    await self._ready(a, f)
+    return await self.run(self._compared, a, b, f)
 
+
+@patch
+async def list_flips(self: App, call: Call) -> dict:
+    "GET /api/r/{report}/flips/{other}"
     a, b, f, which = await self.opened(call), await self.opened(call, "other"), _filters(call), words(call.query.get("which", "fixed"), "which", 30)
+    await self._ready(a, f)
     asked = _page(call)
 
     def work() -> dict:
-        found = flips(a.cases, b.cases, which, f, **asked)
-        return {**found, "rows": self._judged(a, found["rows"], call.who.name)}
+        rows = flips(a.cases, b.cases, which, filters=f, **asked)
+        return {"total": self._compared(a, b, f)[which], "rows": self._judged(a, rows, call.who.name)}
 
     return await self.run(work)
 
@@ -341,22 +352,37 @@ async def keep_slice(self: App, call: Call) -> dict:
     await self.run(save_slice, self.db, name, kept, call.who.name, pool=self.writing)
     return {"slices": await self.run(list_slices, self.db)}
 
-# %% ../../nbs/71_evaluate_app.ipynb #a958fcf1
-_OPEN_RELEASES = 2
+# %% ../../nbs/71_evaluate_app.ipynb #f8ba702b
+_OPEN_RELEASES, _LISTED = 2, 30
 
 
 @patch
 def list_releases(self: App) -> list[dict]:  # newest first
-    "What can be asked."
+    "What can be asked; a zip that is not whole is left out."
     from fullstack_ml.release import production
 
     try:
         now = production(self.reports.cfg).id
     except FsmlError:
         now = ""
-    return [{"id": m.id, "name": m.metrics.get("release") or m.id, "created": m.created, "promoted": m.id == now, "variant": "float",
-             "label_kind": m.metrics.get("label_kind", ""), "accuracy": m.metrics.get("accuracy"), "trial": bool(m.metrics.get("trial"))}
-            for m in reversed(list_artifacts(self.reports.cfg, "release")) if "release.zip" in m.files]  # fmt: skip
+    made = [m for m in reversed(list_artifacts(self.reports.cfg, "release")) if "release.zip" in m.files][:_LISTED]
+    return [{"id": m.id, "created": m.created, "promoted": m.id == now, **about} for m in made if (about := self._about_release(m))]
+
+
+@patch
+def _about_release(self: App, m: Manifest) -> dict | None:
+    "What its zip says; read once, as all of it is verified."
+    from fullstack_ml.archive import Archive
+
+    if m.id not in self.told:
+        try:
+            with Archive(m.path("release.zip")) as archive:
+                said = archive.json("release.json")
+            made = {"label_kind": said.get("label_kind", ""), "variants": list(said["graphs"]), "metrics": said.get("metrics", {}), "trial": bool(said.get("trial"))}
+            self.told[m.id] = {"name": m.metrics.get("release") or m.id, **made}
+        except (FsmlError, ValueError, KeyError):
+            self.told[m.id] = None
+    return self.told[m.id]
 
 
 @patch
@@ -407,15 +433,15 @@ async def demo_answer(self: App, call: Call) -> dict:
     asked = call.query.get("release", ""), call.body, call.header("content-type"), call.query.get("map", "1") != "0"
     return await self.run(self._answer, *asked, pool=self.asking)
 
-# %% ../../nbs/71_evaluate_app.ipynb #9cb7c030
+# %% ../../nbs/71_evaluate_app.ipynb #9dc5685c
 @patch
 def routes(self: App) -> list[Route]:
     "Everything that this application answers, each with the role it wants."
     api, at, look = "/api/r/{report}", "/r/{report}", "annotator"
     gets = [
         (f"{at}/items/{{item}}/thumb", self.case_thumb), (f"{at}/items/{{item}}/picture", self.case_picture), (f"{api}/cases", self.cases), (f"{api}/slice", self.slice),
-        (f"{api}/confusion", self.confusion), (f"{api}/about", self.about), (f"{api}/items/{{item}}", self.item), (f"{api}/compare/{{other}}", self.compare),
-        (f"{api}/flips/{{other}}", self.flips), ("/api/slices", self.slices), ("/api/demo/releases", self.demo_releases), ("/", self.list_reports),
+        (f"{api}/confusion", self.confusion), (f"{api}/about", self.about), (f"{api}/items/{{item}}", self.item), (f"{api}/compare/{{other}}", self.compare_two),
+        (f"{api}/flips/{{other}}", self.list_flips), ("/api/slices", self.slices), ("/api/demo/releases", self.demo_releases), ("/", self.list_reports),
         ("/compare", self.choose_two), (at, self.show), (f"{at}/cases", self.show), (f"{at}/items/{{item}}", self.show), (f"{at}/compare/{{other}}", self.show),
         (f"{at}/page", self.report_page), ("/demo", self.show),
     ]  # fmt: skip
@@ -428,13 +454,13 @@ def routes(self: App) -> list[Route]:
         *self.doors(),
     ]
 
-# %% ../../nbs/71_evaluate_app.ipynb #4e26d57c
+# %% ../../nbs/71_evaluate_app.ipynb #70189478
 def make_site(
     cfg: Mapping,  # conf/evaluate.yaml as plain values
 ) -> Site:
     "The application of one process."
-    app = App(cfg, open_database(cfg["storage"]["url"]), BlobStore(cfg["storage"]["blobs"]))
-    return Site(app.db, app.routes(), read_settings(cfg["app"]))
+    made = App(cfg)
+    return Site(made.db, made.routes(), read_settings(cfg["app"]))
 
 
 def evaluate_app(
