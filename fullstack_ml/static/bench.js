@@ -133,7 +133,7 @@ export class Bench {
     const answers = this.answers(row), is = known(row), last = answers.at(-1);
     return el(`div.case.tile.${tone(last)}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item), "", row.width && row.width <= 96),
       el("span.tile-pair", {}, answers.length > 1 ? [this.cells.pair(is, answers[0].predicted)[1], el("span.arrow", {}, "→"), this.cells.pair(is, last.predicted)[1]]
-        : last.right === false ? [this.cells.pair(is, last.predicted)[0], el("span.arrow", {}, "→"), this.cells.pair(is, last.predicted)[1]] : this.cells.pair(is, last.predicted)[1]), this.judge.marks(row));
+        : last.right === false ? [el("span.is", {}, this.cells.pair(is, last.predicted)[0]), el("span.arrow", {}, "→"), this.cells.pair(is, last.predicted)[1]] : this.cells.pair(is, last.predicted)[1]), this.judge.marks(row));
   }
 
   // ---------------------------------------------------------------- acts

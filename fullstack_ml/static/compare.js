@@ -25,7 +25,8 @@ export async function mount(app) {
 
   /** The list says no total: the summary counts. */
   async function flips(view, start, n) {
-    const [found] = await Promise.all([api.get(`/flips/${other}${query({ f: view.f }, { which: which(), start, n })}`), counted]), rows = found.rows ?? found;
+    const found = await api.get(`/flips/${other}${query({ f: view.f }, { which: which(), start, n })}`), rows = found.rows ?? found;
+    if (found.total === undefined) await counted;
     return { rows, total: found.total ?? shown?.[which()] ?? start + rows.length };
   }
 

@@ -10,7 +10,7 @@ const cells = cellsOf(boot.label_kind);
 export function compared(row, answers = [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }]) {
   const is = known(row), named = row.truth !== null && row.truth !== undefined ? "is" : "label", first = cells.pair(is ?? null, answers[0]?.predicted ?? null);
   return el(`dl.compared.of-${cells.shape}`, {},
-    el("div", {}, el("dt", {}, named), el("dd", {}, first[0])),
+    el("div", {}, el("dt", {}, named), el("dd.is", {}, first[0])),
     answers.map((a) => el(`div.${tone(a)}`, {}, el("dt", {}, a.name), el("dd", {}, a.predicted === null || a.predicted === undefined ? el("span.nothing", {}, row.error || "no answer") : cells.pair(is ?? null, a.predicted)[1]), a.confidence !== null && a.confidence !== undefined && el("dd.at-end", {}, sureness(a.confidence, tone(a))))),
     named === "is" && row.label !== null && row.label !== row.truth && el("div.no", {}, el("dt", {}, "label"), el("dd", {}, cells.pair(row.truth, row.label)[1]), el("dd.at-end.muted", {}, "in the dataset")));
 }

@@ -6,8 +6,10 @@ import { Detail, compared } from "./detail.js";
 import { isOpen, showKeys } from "./panels.js";
 import { bar, Judge, TONES, VERDICTS } from "./verdicts.js";
 
+const cells = cellsOf(boot.label_kind);
+
 export async function mount(app) {
-  const view = readView(), id = boot.item || decodeURIComponent(location.pathname.split("/").at(-1)), cells = cellsOf(boot.label_kind);
+  const view = readView(), id = boot.item || decodeURIComponent(location.pathname.split("/").at(-1));
   const fromList = location.search !== "", story = await api.get(`/items/${encodeURIComponent(id)}`), row = { ...story.item, item: story.item.item ?? id };
   row.verdict ??= mineOf(story.verdicts);
   const judge = new Judge(() => { detail.show(row); paintVerdicts(); });
@@ -58,7 +60,7 @@ export async function mount(app) {
   });
 
   function answers(list) {
-    return el("section.card", {}, el("h2", {}, "What people answered"), list.length ? el("ul.said-list", {}, list.map((a) => el("li", {}, el("b", {}, a.annotator ?? a.author), el("span", {}, a.skip ? el("span.muted", {}, `skipped: ${a.skip}`) : cells.pair(known(row) ?? null, a.label ?? null)[1]), a.comment && el("q", {}, a.comment), el("span.muted.small.at-end", {}, [a.decision && "decision", a.project, when(a.created)].filter(Boolean).join(" · "))))) : el("p.muted", {}, "Nobody yet."));
+    return el("section.card", {}, el("h2", {}, "What people answered"), list.length ? el("ul.said-list", {}, list.map((a) => el("li", {}, el("b", {}, a.annotator ?? a.author), el("span", {}, a.skip ? el("span.muted", {}, `skipped: ${a.skip}`) : plain(a.label)), a.comment && el("q", {}, a.comment), el("span.muted.small.at-end", {}, [a.decision && "decision", a.project, when(a.created)].filter(Boolean).join(" · "))))) : el("p.muted", {}, "Nobody yet."));
   }
 
   function predictions(list) {
@@ -66,7 +68,7 @@ export async function mount(app) {
   }
 
   function versions(list) {
-    return list.length > 0 && el("section.card", {}, el("h2", {}, "In which versions of the dataset"), el("ul.said-list", {}, list.map((v, i) => el("li", {}, el("b", { title: v.id }, v.name || v.id), el("span", {}, cells.pair(known(row) ?? null, v.label ?? null)[1]), el("span.badge", {}, v.split), i < list.length - 1 && v.label !== list[i + 1]?.label && el("span.badge.warn", {}, "label changed"), v.why && el("q", {}, `${v.why.by}: ${v.why.said}`), el("span.muted.small.at-end", {}, when(v.created))))));
+    return list.length > 0 && el("section.card", {}, el("h2", {}, "In which versions of the dataset"), el("ul.said-list", {}, list.map((v, i) => el("li", {}, el("b", { title: v.id }, v.name || v.id), plain(v.label), el("span.badge", {}, v.split), i < list.length - 1 && v.label !== list[i + 1]?.label && el("span.badge.warn", {}, "label changed"), v.why && el("q", {}, `${v.why.by}: ${v.why.said}`), el("span.muted.small.at-end", {}, when(v.created))))));
   }
 }
 
@@ -77,6 +79,9 @@ function mineOf(list = []) {
   const mine = last.get(boot.me.name);
   return { mine: mine?.verdict || null, comment: mine?.comment ?? "", counts };
 }
+
+/** A label that is not right or wrong, only said. */
+const plain = (label) => el("span.is", {}, cells.pair(label ?? null, label ?? null)[0]);
 
 function scores(held) {
   const best = Object.entries(held).sort((a, b) => b[1] - a[1]).slice(0, 5);

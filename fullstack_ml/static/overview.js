@@ -30,7 +30,7 @@ export async function mount(app) {
   ]);
   const notices = (told.warnings ?? []).map((w) => el("p.notice.warn", { role: "status" }, w));
 
-  app.replaceChildren(title, ...notices, el("div.top-row", {}, hero || el("div.card.empty", {}, el("h2", {}, "No figure can be given"), el("p", {}, told.n_items ? "There are no labels to judge by." : "The report holds no predictions.")), stats), gates(told.gates), place);
+  app.replaceChildren(...[title, ...notices, el("div.top-row", {}, hero || el("div.card.empty", {}, el("h2", {}, "No figure can be given"), el("p", {}, told.n_items ? "There are no labels to judge by." : "The report holds no predictions.")), stats), gates(told.gates), place].filter(Boolean));
 
   const box = (name, about, node, more = "") => node && el(`section.card${more}`, {}, el("div.card-head", {}, el("h2", {}, name), about && el("p.muted.small", {}, about)), node);
   const [confused, worst, doubtful, ...sliced] = await Promise.all([
@@ -46,13 +46,13 @@ export async function mount(app) {
     confused?.matrix?.length > 0 && box("What is taken for what", "Rows: what it is. Columns: what was said. A press shows the pictures.", matrix(confused, (t, p) => cases(cellFilter(t, p), { view: "gallery" })), ".wide-2"),
     confused?.pairs?.length > 0 && box("Most frequent confusions", "", pairs(confused.pairs.slice(0, 12), (p) => cases(p.filter, { view: "gallery" }))),
     told.calibration?.length > 0 && box("How far its confidence can be trusted", "On the line: as often right as it says.", reliability(told.calibration, (b) => cases([["confidence", ">=", b.low], ["confidence", b.high >= 1 ? "<=" : "<", b.high]]))),
-    length && box("By length", "The share of items that are right, by how long the label is.", lines([{ name: "", points: length[1].filter((r) => r.value !== "unknown").map((r, i) => ({ x: i, y: r.accuracy, low: r.low, high: r.high, n: r.n, about: `length ${r.value}`, href: cases(r.filter) })) }], { label: "length", ticks: length[1].filter((r) => r.value !== "unknown").map((r, i) => [i, String(r.value).split(" ")[0]]) })),
+    told.figures?.length > 1 && box("Every figure", "By split and by whose labels.", table(told.figures), ".wide-2"),
     worst && box("Surest wrong answers", "The model was sure, and wrong.", worst, ".full"),
     doubtful && box("Labels that look wrong", "In red the label, in green what the picture looks like.", doubtful, ".full"),
+    length && box("By length", "The share of items that are right, by how long the label is.", lines([{ name: "", points: length[1].filter((r) => r.value !== "unknown").map((r, i) => ({ x: i, y: r.accuracy, low: r.low, high: r.high, n: r.n, about: `length ${r.value}`, href: cases(r.filter) })) }], { label: "length", ticks: length[1].filter((r) => r.value !== "unknown").map((r, i) => [i, String(r.value).split(" ")[0]]) })),
     ...others.map(([c, rows]) => box(`By ${c.name.replaceAll("_", " ")}`, "", shares(rows.slice(0, 8), (r) => cases(r.filter)))),
     robust(told.robustness) && box("How it bears a worse picture", `Share right as the picture gets worse, on ${count(told.robustness.n)} items.`, robust(told.robustness)),
     told.behaviour?.length > 0 && box("How it should behave", "What a change of the picture may and may not change.", behaviour(told.behaviour)),
-    told.figures?.length > 1 && box("Every figure", "By split and by whose labels.", table(told.figures), ".wide-2"),
   ].filter(Boolean));
   window.fsml = { ready: () => true };
   return ready;
@@ -63,7 +63,7 @@ export async function mount(app) {
     const rows = (found?.rows ?? []).filter((r) => sort !== "suspicion" || r.suspicion > 0.5);
     if (!rows.length) return null;
     return el(`div.strip-row.of-${cells.shape}`, {}, rows.map((r, i) => el("a.strip-case", { href: to.item(r.item, { ...view, at: i }) }, thumb(to.thumb(r.item), "", r.width && r.width <= 96),
-      el("span.tile-pair", {}, sort === "suspicion" ? [cells.pair(r.suggested ?? null, r.label ?? null)[1], el("span.arrow", {}, "→"), cells.pair(r.suggested ?? null, r.suggested ?? null)[0]] : [cells.pair(known(r) ?? null, r.predicted ?? null)[0], el("span.arrow", {}, "→"), cells.pair(known(r) ?? null, r.predicted ?? null)[1]]))), el("a.strip-more", { href: to.cases(view) }, sort === "suspicion" ? "All by suspicion" : `All ${count(found.total)}`));
+      el("span.tile-pair", {}, sort === "suspicion" ? [cells.pair(r.suggested ?? null, r.label ?? null)[1], el("span.arrow", {}, "→"), cells.pair(r.suggested ?? null, r.suggested ?? null)[0]] : [el("span.is", {}, cells.pair(known(r) ?? null, r.predicted ?? null)[0]), el("span.arrow", {}, "→"), cells.pair(known(r) ?? null, r.predicted ?? null)[1]]))), el("a.strip-more", { href: to.cases(view) }, sort === "suspicion" ? "All by suspicion" : `All ${count(found.total)}`));
   }
 }
 
