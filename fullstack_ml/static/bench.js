@@ -119,14 +119,20 @@ export class Bench {
   // ---------------------------------------------------------------- rows and tiles
   #line(row) {
     const answers = this.answers(row), is = known(row);
-    const node = el(`div.case.${tone(answers.at(-1))}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item), "", row.width && row.width <= 96), this.#pair(is, answers),
-      el("span.split", {}, row.split ?? ""), this.judge.marks(row));
+    const node = el(`div.case.${tone(answers.at(-1))}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item), "", row.width && row.width <= 96), this.#pair(is, answers, row),
+      el("span.split", {}, row.split ?? "", this.#sorted(row)), this.judge.marks(row));
     return node;
   }
 
-  #pair(is, answers) {
+  /** The figure that the list is sorted by, where no bar shows it. */
+  #sorted(row) {
+    const { sort } = this.view, value = row[sort];
+    return sort !== "confidence" && typeof value === "number" && el("small.num", { title: sort }, String(Number(value.toPrecision(3))));
+  }
+
+  #pair(is, answers, row) {
     const shown = answers.map((a) => ({ ...a, nodes: this.cells.pair(is ?? null, a.predicted ?? null) }));
-    return el("span.pair", {}, el("span.is", {}, shown[0].nodes[0]), shown.map((a) => el(`span.said.${tone(a)}`, {}, el("span.said-what", {}, a.predicted === null || a.predicted === undefined ? el("span.nothing", {}, "no answer") : a.nodes[1]), sureness(a.confidence, tone(a)))));
+    return el("span.pair", {}, el("span.is", {}, shown[0].nodes[0], row.label !== null && row.label !== undefined && row.label !== is && el("small.was", { title: "The label in the dataset is another" }, "label ", el("s", {}, row.label))), shown.map((a) => el(`span.said.${tone(a)}`, {}, el("span.said-what", {}, a.predicted === null || a.predicted === undefined ? el("span.nothing", {}, "no answer") : a.nodes[1]), sureness(a.confidence, tone(a)))));
   }
 
   #tile(row) {

@@ -21,7 +21,7 @@ export async function mount(app) {
   const hint = el("div.drop-hint", {}, el("b", {}, "Drop a picture here, paste one, or draw with the pointer"), el("span.muted", {}, "It is answered and forgotten: nothing is kept."));
   const well = el("div.well", {}, canvas, image, hint);
   const dark = el("button.btn.small", { type: "button", ariaPressed: "false", onclick: () => { dark.ariaPressed = String(dark.ariaPressed !== "true"); wipe(); } }, "White on black");
-  const left = el("section.card.demo-input", {}, well, el("div.row", {}, el("label.btn.small.primary", {}, "Choose a picture", file), button("Paste", "Ctrl+V", paste, "button.btn.small"), button("Clear", "Esc", wipe, "button.btn.small"), dark));
+  const left = el("section.card.demo-input", {}, well, el("div.row", {}, el("label.btn.small.primary", {}, "Choose a picture", file), button("Paste", "", paste, "button.btn.small"), button("Clear", "Esc", wipe, "button.btn.small"), dark));
 
   function wipe() {
     const { w, h, pen: wide } = sheetOf();
