@@ -16,7 +16,8 @@ import numpy as np
 from .blobs import BlobStore
 from .core import BadConfig, BadInput, make, say, write_json
 from .dataset import open_dataset
-from .evaluate import Answers, bootstrap_interval, label_text, predict_dataset
+from .evaluate import Answers, label_text, predict_dataset
+from .intervals import bootstrap_interval
 from .records import Choice, Item, Label, Manifest, Prediction, draft, find_artifact, find_fresh, find_parents
 from .task import Arrays, Session, Task, load_model, load_task, task_config
 

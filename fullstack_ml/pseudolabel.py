@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .cases import CLOSED
 from .annotate import newest_answers
 from .core import BadConfig, say
 from .ensemble import answer, find_model
-from .evaluate import CLOSED
 from .records import Annotation, Database, Item, Manifest, Prediction, draft, find_parents, open_database
 
 if TYPE_CHECKING:

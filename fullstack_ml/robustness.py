@@ -7,8 +7,9 @@ __all__ = ['CORRUPTIONS', 'CHANGES', 'EXPECTED', 'corrupt', 'change', 'changed_i
 
 # %% ../nbs/45_robustness.ipynb #ae0e1056
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -117,17 +118,24 @@ def _of(right: Sequence[bool]) -> dict:
     return {"n": len(right), "accuracy": sum(right) / len(right) if right else None, "low": low, "high": high}
 
 
+def _pictures(pairs: Iterable[tuple[Item, Label]], n: int, read: Callable) -> list[tuple[Item, Label]]:
+    "The first n items that are pictures, with their bytes; no more are read."
+    known = ((read(i), label) for i, label in pairs)
+    return list(islice(((i, label) for i, label in known if i is not None and changed_item(i, "none")), n))
+
+
 def corrupted(
     predict: Callable[[Sequence[Item]], Sequence[Prediction | None]],  # None: could not be read
     is_right: Callable[[Prediction, Label], bool],
-    items: Sequence[Item],  # with their bytes
+    items: Sequence[Item],  # with their bytes, or `read` brings them
     labels: Sequence[Label],  # as many
     n: int = 100,  # items at most; 0: off
     names: Sequence[str] = CORRUPTIONS,
     strengths: Sequence[float] = (1, 2, 3, 4, 5),
+    read: Callable[[Item], Item | None] = lambda item: item,  # an item with its bytes; None: it has none
 ) -> dict[str, Any] | None:  # n, clean, corruptions: name, strength, n, accuracy, low, high; None: nothing to show
     "The share right under each corruption."
-    pairs = [(i, l) for i, l in zip(items, labels, strict=True) if changed_item(i, "none")][:n] if n else []
+    pairs = _pictures(zip(items, labels, strict=True), n, read)
     if not pairs or not names:
         return None
     some, labels = zip(*pairs)
@@ -170,15 +178,16 @@ def _holds(test: Mapping, was: Prediction, is_: Prediction | None, label: Label,
 def behaviour(
     predict: Callable[[Sequence[Item]], Sequence[Prediction | None]],
     is_right: Callable[[Prediction, Label], bool],
-    items: Sequence[Item],  # with their bytes
+    items: Sequence[Item],  # with their bytes, or `read` brings them
     labels: Sequence[Label],  # as many
     tests: Sequence[Mapping],  # name, change, by, expect, of, only
     n: int = 100,  # items at most for each expectation; 0: off
+    read: Callable[[Item], Item | None] = lambda item: item,  # an item with its bytes; None: it has none
 ) -> list[dict]:  # the expectation, and n, failed, share, low, high, items (ids of the first failures)
     "How often each expectation failed."
     found = []
     for test in [_test(t) for t in tests] if n else []:
-        fits = [(i, l) for i, l in zip(items, labels, strict=True) if (test["only"] is None or str(l) == str(test["only"])) and changed_item(i, "none")][:n]
+        fits = _pictures(((i, l) for i, l in zip(items, labels, strict=True) if test["only"] is None or str(l) == str(test["only"])), n, read)
         before = predict([i for i, _ in fits]) if fits else []
         asked = [(i, l, p) for (i, l), p in zip(fits, before) if p is not None]
         after = predict([changed_item(i, test["change"], test["by"]) for i, _, _ in asked]) if asked else []

@@ -14,8 +14,10 @@ from sklearn.datasets import load_digits
 
 from fullstack_ml.blobs import BlobStore
 from fullstack_ml.core import compose_cfg, write_json
-from fullstack_ml.evaluate import bootstrap_interval, calibration, confusion, evaluate, likely_wrong, thumbnail
+from fullstack_ml.evaluate import confusion, evaluate, likely_wrong
+from fullstack_ml.intervals import bootstrap_interval, calibration
 from fullstack_ml.records import Choice, Item, Prediction, Text, draft, find_fresh, find_parents, label_to_dict, write_items
+from fullstack_ml.report_page import thumbnail
 from fullstack_ml.task import Task, save_model
 
 HOSTILE = """<script>alert(1)</script><img src="http://evil.example/x.png" onerror='a()'> "'&"""

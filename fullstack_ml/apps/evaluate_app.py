@@ -352,7 +352,7 @@ async def keep_slice(self: App, call: Call) -> dict:
     await self.run(save_slice, self.db, name, kept, call.who.name, pool=self.writing)
     return {"slices": await self.run(list_slices, self.db)}
 
-# %% ../../nbs/71_evaluate_app.ipynb #f8ba702b
+# %% ../../nbs/71_evaluate_app.ipynb #4f3ccf18
 _OPEN_RELEASES, _LISTED = 2, 30
 
 
@@ -373,12 +373,14 @@ def list_releases(self: App) -> list[dict]:  # newest first
 def _about_release(self: App, m: Manifest) -> dict | None:
     "What its zip says; read once, as all of it is verified."
     from fullstack_ml.archive import Archive
+    from fullstack_ml.task import load_task
 
     if m.id not in self.told:
         try:
             with Archive(m.path("release.zip")) as archive:
                 said = archive.json("release.json")
-            made = {"label_kind": said.get("label_kind", ""), "variants": list(said["graphs"]), "metrics": said.get("metrics", {}), "trial": bool(said.get("trial"))}
+            kind = said.get("label_kind") or load_task(said["task"]).label_kind
+            made = {"label_kind": kind, "variants": list(said["graphs"]), "metrics": said.get("metrics", {}), "trial": bool(said.get("trial"))}
             self.told[m.id] = {"name": m.metrics.get("release") or m.id, **made}
         except (FsmlError, ValueError, KeyError):
             self.told[m.id] = None
