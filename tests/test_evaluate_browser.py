@@ -25,11 +25,17 @@ if not CHROMIUM:
 from evaluate_fixture import PASSWORD, Stage, make_stage  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 from playwright.sync_api import Browser, Error, Page, sync_playwright  # noqa: E402
-from release_fixture import make_release_fixture  # noqa: E402
+from release_fixture import MODEL, TASK  # noqa: E402
 
+from fullstack_ml.accounts import accept, invite  # noqa: E402
 from fullstack_ml.annotate import find_project  # noqa: E402
-from fullstack_ml.records import Choice, Item, Manifest, Text  # noqa: E402
-from fullstack_ml.release import release  # noqa: E402
+from fullstack_ml.compare import compare, find_report  # noqa: E402
+from fullstack_ml.core import compose_cfg  # noqa: E402
+from fullstack_ml.dataset import diff_versions  # noqa: E402
+from fullstack_ml.loop import run_stage, share_overrides  # noqa: E402
+from fullstack_ml.records import Item, Manifest, Text, draft, open_database, read_items  # noqa: E402
+from fullstack_ml.release import sample_release  # noqa: E402
+from fullstack_ml.sample_site import answer_sheet, wrong_captions  # noqa: E402
 from fullstack_ml.verdicts import Verdict, newest_verdicts, verdicts_of  # noqa: E402
 
 FIGURE = {"split": "test", "labels": "label", "who": "collected labels (by caption)", "n": 20, "n_right": 16, "n_groups": 10, "accuracy": 0.8, "low": 0.6, "high": 0.92, "ece": 0.1,
@@ -130,8 +136,10 @@ def site(tmp_path_factory):
     lines = [Item(f"https://example.org/line{k}.png", stage.store.put(line(k)), "archive", "image/png", width=420, height=40) for k in range(30)]
     stage.db.add(lines)
     site.reports["lines"] = stage.write_report(stage.write_dataset(texts, "lines", items=lines), texts, read, "text", lines)
-    made = make_release_fixture(folder)
-    release(made.cfg)
+    sealed = sample_release(folder / "sample", TASK, MODEL)
+    with draft("release", stage.storage, {}) as d:
+        shutil.copy(sealed, d.dir / "release.zip")
+        d.metrics |= {"release": "bars", "label_kind": "choice"}
     site.server.start()
     yield site
     site.server.kill()
@@ -500,3 +508,62 @@ def test_demo_answers_a_dropped_file_and_a_drawing(site, open_page):
     page.evaluate(drop, base64.b64encode(b"\x89PNG\r\n\x1a\n broken").decode())
     page.locator(".answer-card .notice.error").wait_for()
     assert "Traceback" not in page.content()
+
+
+# ---------------------------------------------------------------- the whole way
+def test_wrong_captions_are_found_judged_answered_and_learned_from(tmp_path, monkeypatch, open_page):
+    """Of the sample's wrong captions twenty are judged here and answered there: the next version differs in exactly these, and training on it does no harm."""
+    import torch
+
+    monkeypatch.setenv("FSML_ARTIFACTS", str(tmp_path))
+    torch.set_num_threads(1)  # two threads that wait for one another are slow on a machine with other work
+    overrides, made = share_overrides(["crawl:source.host.port=0", "train:epochs=8", "evaluate:robustness.n=0"]), {}
+    for name in ("problem", "crawl", "annotate", "dataset", "train", "evaluate"):
+        made[name], _ = run_stage(name, overrides[name], str(tmp_path), made)
+    db = open_database(compose_cfg("evaluate", [], str(tmp_path)).storage.url)
+    for name, role in (("rev", "reviewer"), ("bob", "annotator")):
+        accept(db, invite(db, role, "test", name), name, PASSWORD)
+    digit = {i.id: str(answer_sheet()[i.sha256]) for i in read_items(made["dataset"].path("items.parquet"))}
+    wrong = {i.id for i in read_items(made["dataset"].path("items.parquet")) if i.sha256 in wrong_captions()}
+    here, there = Server(tmp_path), Server(tmp_path, "annotate-app", "annotate.log")
+    here.start(**{"app.cookie": "here"})
+    there.start(**{"app.cookie": "there"})
+    try:
+        page = open_page(f"{here.base}/r/{made['evaluate'].id}/cases?sort=suspicion&down=1", base=here.base)
+        ready(page)
+        judged: list[str] = []
+        while len(judged) < 20:  # what a person sees who looks at the picture
+            item = until(page, f"{READY} && {HAND}")
+            key = "1" if item in wrong else "5"
+            if judge(page, key) in wrong:
+                judged.append(item)
+            assert page.evaluate("fsml.bench.rows.at") < 60, "the wrong captions are not among the most suspicious"
+        page.get_by_role("button", name="Send 20 to annotation").click()
+        page.get_by_text("20 wrong labels go to").wait_for()
+        project = find_project(db, f"again: {made['dataset'].metrics['name']}")
+        work = open_page(f"{there.base}/p/{project.id}/work", "bob", there.base)
+        answered = []
+        for _ in range(20):
+            item = until(work, "window.fsml?.ready() && document.querySelector('.stage .picture') && document.querySelector('.veil').hidden && fsml.tasks.queue[0]?.item")
+            work.keyboard.press("1234567890"[project.classes.index(digit[item])])
+            until(work, f"fsml.trail.at(-1)?.item === {json.dumps(item)} && (window.fsml?.ready() || !fsml.tasks.queue.length)")
+            answered.append(item)
+        saved(work)
+        assert set(answered) == set(judged)
+    finally:
+        here.kill()
+        there.kill()
+    later = {k: made[k] for k in ("problem", "crawl")}
+    for name in ("annotate", "dataset", "train", "evaluate"):
+        later[name], _ = run_stage(name, overrides[name], str(tmp_path), later)
+    changes = diff_versions(made["dataset"], later["dataset"])
+    relabelled = changes[changes["change"] == "relabelled"]
+    assert set(changes["id"]) == set(relabelled["id"]) == set(judged)
+    assert {r.id: json.loads(r.new_label)["names"][0] for r in relabelled.itertuples()} == {i: digit[i] for i in judged}
+    why = later["dataset"].read_json("why.json")
+    assert {w["item"] for w in why} == set(judged) and {(w["said"], w["by"]) for w in why} == {("wrong label", "rev")}
+    cfg = compose_cfg("evaluate", [], str(tmp_path))
+    told = compare(*(find_report(cfg, m["evaluate"].id) for m in (made, later)), [["split", "=", "test"]])
+    before, after = (m["evaluate"].metrics["exact"] for m in (made, later))
+    print(f"accuracy on the checked test split: {before:.4f} before, {after:.4f} after; {told['said']}")
+    assert after >= before - 0.005 and (told["fixed"] >= told["broken"] or told["p"] > 0.05)
