@@ -31,6 +31,9 @@ from pathlib import Path
 import psutil
 
 
+COMMAND = "annotate-app"  # what is served; the benchmark of the other application says its own
+
+
 class Client:
     """HTTP/1.1 on one connection, as little as it takes: a library would cost more than the server that is measured."""
 
@@ -129,7 +132,7 @@ def served(home: Path, url: str, workers: int):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     env = {**os.environ, "FSML_HOME": str(home), "FSML_ARTIFACTS": str(home), "FSML_DATABASE_URL": url}
-    command = [sys.executable, "-m", "fullstack_ml.cli", "annotate-app", f"app.port={port}", f"app.workers={workers}", "app.per_second=10000"]
+    command = [sys.executable, "-m", "fullstack_ml.cli", COMMAND, f"app.port={port}", f"app.workers={workers}", "app.per_second=10000"]
     with open(home / "server.log", "w") as log, subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log) as process:
         try:
             for _ in range(300):

@@ -26,6 +26,7 @@ _OTHERS = {
     "rerun": "execute a stage's run notebook with overrides, many of them as a sweep with -m, or with --to all that is stale",
     "lineage": "what an artefact came from, down to page, author and licence",
     "ls": "artefacts and their metrics",
+    "compare": "two reports on the same items: what was fixed, what broke, and whether that is more than chance",
     "leaderboard": "cross-validations, ensembles and runs, best first, with what was set differently",
     "versions": "dataset versions: their log, what changed, tags, folders in and out, proofs, sweeping up",
     "promote": "make a release the one in production; a trial is refused",
@@ -145,6 +146,8 @@ def run(
         _list(rest)
     elif command == "leaderboard":
         _leaderboard(rest)
+    elif command == "compare":
+        _compare(rest)
     elif command == "versions":
         _versions(rest)
     elif command == "answers":
@@ -288,21 +291,52 @@ def _list(words: Sequence[str]) -> None:
         print("Nothing has been made yet. Begin with: fsml loop")
 
 
-def _leaderboard(words: Sequence[str]) -> None:
-    from fullstack_ml.core import BadConfig, Unavailable, compose_cfg, write_atomic
-    from fullstack_ml.leaderboard import leaderboard, to_page, to_text
+def _page_word(command: str, words: Sequence[str]) -> tuple[str | None, list[str]]:  # the file after --page, and the other words
+    from fullstack_ml.core import BadConfig
 
     page = words[words.index("--page") + 1 :][:1] if "--page" in words else []
     rest = [w for w in words if w not in ("--page", *page)]
     if ("--page" in words) != bool(page) or any(w.startswith("-") for w in [*rest, *page]):
-        raise BadConfig("These words make no sense", " ".join(words), f"Write fsml {_USAGE['leaderboard']}.")
+        raise BadConfig("These words make no sense", " ".join(words), f"Write fsml {_USAGE[command]}.")
+    return next(iter(page), None), rest
+
+
+def _write_page(page: str, text: str) -> None:
+    from fullstack_ml.core import Unavailable, write_atomic
+
+    try:
+        print(os.path.relpath(write_atomic(Path(page), text)))
+    except OSError as e:
+        raise Unavailable("The page could not be written", page, f"{e.strerror or e}. Name a file in a folder of yours.") from e
+
+
+def _leaderboard(words: Sequence[str]) -> None:
+    from fullstack_ml.core import compose_cfg
+    from fullstack_ml.leaderboard import leaderboard, to_page, to_text
+
+    page, rest = _page_word("leaderboard", words)
     board = leaderboard(compose_cfg("problem", [w for w in rest if "=" in w]), next((w for w in rest if "=" not in w), None))
     print(to_text(board))
     if page:
-        try:
-            print(os.path.relpath(write_atomic(Path(page[0]), to_page(board))))
-        except OSError as e:
-            raise Unavailable("The page could not be written", page[0], f"{e.strerror or e}. Name a file in a folder of yours.") from e
+        _write_page(page, to_page(board))
+
+
+def _compare(words: Sequence[str]) -> None:
+    from fullstack_ml.blobs import BlobStore
+    from fullstack_ml.compare import compare, find_report, to_text
+    from fullstack_ml.core import BadConfig, compose_cfg
+    from fullstack_ml.report_page import comparison_page
+
+    page, rest = _page_word("compare", words)
+    split = next((w.removeprefix("split=") for w in rest if w.startswith("split=")), "test")
+    names, cfg = [w for w in rest if "=" not in w], compose_cfg("evaluate", [w for w in rest if "=" in w and not w.startswith("split=")])
+    if len(names) != 2 or split not in ("test", "val", "train", "all"):
+        raise BadConfig("A comparison needs two reports and a split that there is", " ".join(words), f"Write fsml {_USAGE['compare']}.")
+    a, b = (find_report(cfg, name) for name in names)
+    filters = [] if split == "all" else [["split", "=", split]]
+    print(to_text(compare(a, b, filters), *names))
+    if page:
+        _write_page(page, comparison_page(a, b, BlobStore(cfg.storage.blobs), filters, names=tuple(names)))
 
 # %% ../nbs/90_cli.ipynb #ecb1daaf
 _VERSIONS = {  # command -> its words, and its options
@@ -383,7 +417,6 @@ def _show_log(cfg, args) -> None:
 
 def _show_diff(cfg, args) -> None:
     from fullstack_ml.blobs import BlobStore
-    from fullstack_ml.core import Unavailable, write_atomic
     from fullstack_ml.versions import diff_and_why, diff_page
 
     old, new = _version(cfg, args.old), _version(cfg, args.new)
@@ -393,10 +426,7 @@ def _show_diff(cfg, args) -> None:
     left = ["sha256"] if found["why"].any() else ["sha256", "why"]
     print("Nothing changed." if found.empty else found.drop(columns=left).head(20).to_string(index=False))
     if args.page:
-        try:
-            print(os.path.relpath(write_atomic(Path(args.page), diff_page(old, new, BlobStore(cfg.storage.blobs)))))
-        except OSError as e:
-            raise Unavailable("The page could not be written", args.page, f"{e.strerror or e}. Name a file in a folder of yours.") from e
+        _write_page(args.page, diff_page(old, new, BlobStore(cfg.storage.blobs)))
 
 
 def _set_tag(cfg, args) -> None:
@@ -495,6 +525,7 @@ _USAGE = {
     "rerun": "rerun <stage> [key=value ...] | rerun <stage> [key=a,b ...] -m [--search grid|random|optuna] [--trials N] [--metric M]"
     " [--direction D] [--jobs N] [--launcher here|submitit] [--seed N] [sweep:key=value ...] | rerun --to <stage> [key=value ...] [stage:key=value ...] [--why]",
     "lineage": "lineage [<kind> [<id>]] [item=<id>]", "ls": "ls [<kind> ...]",
+    "compare": "compare A B [split=test|val|train|all] [--page FILE] [key=value ...]      A and B: a report, a run or a release",
     "leaderboard": "leaderboard [<dataset id>] [--page FILE]",
     "versions": "versions log | diff OLD NEW [--page FILE] | tag VERSION TAG [--force] | checkout VERSION FOLDER --format F [--where SQL] |"
     " import FOLDER --format F [--licence L] | verify VERSION [--no-bytes] | gc [--delete] [--alone] | delete VERSION; each with [--name NAME] [key=value ...]",

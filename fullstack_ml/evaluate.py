@@ -243,8 +243,9 @@ def _asked_of(dataset: Manifest, known: "pa.Table", queries: Mapping[str, str]) 
     data = open_dataset(dataset)
     table = data.arrow.drop_columns([c for c in ("label", "truth", "soft") if c in data.arrow.column_names])
     for name in known.column_names:
-        if name not in table.column_names and name != "item_id":
+        if name not in (*table.column_names, "item_id", "right"):
             table = table.append_column(name, known[name])
+    table = table.append_column("wrong", pc.invert(known["right"]))  # `right` is a word of SQL
     data.arrow = table
     found = {}
     for name, query in queries.items():
@@ -420,7 +421,7 @@ def summarise(
         "test_noise": float((both["said"] == both["checked"]).mean()) if len(both) else None,
         "confusion": confusion(list(said), list(part["predicted"]), classes),
         "calibration": calibration(part["right"].to_numpy(bool), part["confidence"].to_numpy(float))[1],
-        "slices": cut, "same": [(c, str(v)) for c, v in alone.items() if v not in (None, "", [])],
+        "slices": cut, "same": [(c, ", ".join(v) if isinstance(v, list) else f"{v:g}" if isinstance(v, float) else str(v)) for c, v in alone.items() if v not in (None, "", [])],
         "asked": _own_slices({name: columns[name].data == 1 for name in queries or ()}, queries or {}, right, mask),
         "duplicates": _duplicates(rows, part), "suspicion": {"n_estimated": doubt.n_estimated, "n_held_out": doubt.n_held_out, "how": doubt.how},
     }  # fmt: skip
@@ -477,11 +478,11 @@ def _track(cfg: "DictConfig", folder: Any, rows: "pd.DataFrame", table: "pa.Tabl
     frame = table.drop_columns([c for c in ("scores", "confused") if c in table.column_names]).to_pandas()
     at = np.argsort([(w is not True and s != "train") for w, s in zip(rows["right"], rows["split"])], kind="stable")[::-1][:most]
     pictures = []
-    for i in at[: cfg.worst]:
+    for row in rows.iloc[at].head(cfg.worst).to_dict("records"):
         with contextlib.suppress(FsmlError, OSError):
-            pictures.append([wandb.Image(_image(store.get(rows["sha256"][i]))), *frame.iloc[i].astype(object).tolist()])
-    logged = {"predictions": wandb.Table(dataframe=frame.iloc[at].astype(object))}
-    logged |= {"worst": wandb.Table(columns=["picture", *frame.columns], data=pictures)} if pictures else {}
+            caption = f"{row['checked'] or row['said']} read as {row['predicted']}, sure {row['confidence']:.2f}, {row['split']}, {row['id']}"
+            pictures.append(wandb.Image(_image(store.get(row["sha256"])), caption=caption))
+    logged = {"predictions": wandb.Table(dataframe=frame.iloc[at].astype(object))} | ({"worst": pictures} if pictures else {})
     numbers = {f"{f['split']}_{f['labels']}": f["accuracy"] for f in metrics["figures"]}
     track.run.log({**logged, **numbers})
     track.after_fit(SimpleNamespace(folder=folder))

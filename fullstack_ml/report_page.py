@@ -123,10 +123,10 @@ def training_curves(
     return charts
 
 
-def _lines(series: Mapping[str, list[tuple[float, float]]]) -> list[dict]:
+def _lines(series: Mapping[str, list[tuple[float, float]]], bounds: tuple[float, float] | None = None) -> list[dict]:
     "Series scaled into the plot of the template: x from 40 to 330, y from 175 up to 20."
     x, y = np.array([p for points in series.values() for p in points]).T
-    x0, x1, y0, y1 = x.min(), x.max(), y.min(), y.max() if y.max() > y.min() else y.min() + 1
+    x0, x1, (y0, y1) = x.min(), x.max(), bounds or (y.min(), y.max() if y.max() > y.min() else y.min() + 1)
     px, py = (lambda v: round(40 + 290 * (v - x0) / (x1 - x0), 1)), (lambda v: round(175 - 155 * (v - y0) / (y1 - y0), 1))
     ticks = [{"y": py(v), "text": f"{v:.2f}"} for v in np.linspace(y0, y1, 4)]
     marks = [{"x": px(v), "text": f"{v:g}"} for v in np.arange(x0, x1 + 0.5, max(1, np.ceil((x1 - x0) / 6)))]
@@ -141,7 +141,7 @@ def _survival(found: Mapping | None) -> dict | None:
     names, strengths = (list(dict.fromkeys(c[k] for c in found["corruptions"])) for k in ("name", "strength"))
     rows = {name: [c for c in found["corruptions"] if c["name"] == name] for name in names}
     series = {name: [(0.0, found["clean"]["accuracy"]), *((c["strength"], c["accuracy"]) for c in row)] for name, row in rows.items()}
-    return {**found, "strengths": strengths, "rows": list(rows.items()), "lines": [{**l, "last": ""} for l in _lines(series)]}
+    return {**found, "strengths": strengths, "rows": list(rows.items()), "lines": [{**l, "last": ""} for l in _lines(series, (0.0, 1.0))]}
 
 
 def line_of_descent(

@@ -6,6 +6,8 @@ import sys
 import types
 from dataclasses import replace
 
+import cv2
+import jiwer
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,8 @@ from sklearn import metrics as sk
 from sklearn.datasets import load_digits
 
 from fullstack_ml.blobs import BlobStore
-from fullstack_ml.core import compose_cfg, write_json
+from fullstack_ml.cases import FORMAT, open_cases
+from fullstack_ml.core import BadConfig, compose_cfg, write_json
 from fullstack_ml.evaluate import confusion, evaluate, likely_wrong
 from fullstack_ml.intervals import bootstrap_interval, calibration
 from fullstack_ml.records import Choice, Item, Prediction, Text, draft, find_fresh, find_parents, label_to_dict, write_items
@@ -78,11 +81,24 @@ class Words(Eight):
         return {"exact": float(np.mean([p.label == label for p, label in zip(predictions, labels)]))}
 
 
+class Pictures(Eight):
+    """The same, as PNG files."""
+
+    accepts = ("image/png",)
+
+    def encode(self, item):
+        image = cv2.imdecode(np.frombuffer(item.data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        return {"pixels": cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).ravel().astype(np.float32) / 255}
+
+
+PACK = {"Pictures": lambda pixels: cv2.imencode(".png", (pixels.reshape(8, 8) * 15.9).astype(np.uint8))[1].tobytes()}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def toys():
     """Both tasks where `load_task` looks for tasks."""
     module = types.ModuleType("fullstack_ml.tasks.toys")
-    module.Eight, module.Words = Eight, Words
+    module.Eight, module.Words, module.Pictures = Eight, Words, Pictures
     sys.modules["fullstack_ml.tasks.toys"] = module
     yield
     del sys.modules["fullstack_ml.tasks.toys"]
@@ -97,7 +113,7 @@ def digits(n=1797, share=0.02, seed=0):
     return data.data[:n].astype(np.uint8), y, np.where(wrong, (y + rng.integers(1, 10, n)) % 10, y), wrong
 
 
-def project(folder, monkeypatch, task="Eight", n=500, splits=(0.6, 0.15, 0.25), change=lambda items: items, steps=300):
+def project(folder, monkeypatch, task="Eight", n=500, splits=(0.6, 0.15, 0.25), change=lambda items: items, steps=300, groups=1):
     """A dataset version and a run of a toy task in a folder; returns which labels are wrong."""
     import torch
 
@@ -109,13 +125,13 @@ def project(folder, monkeypatch, task="Eight", n=500, splits=(0.6, 0.15, 0.25), 
     cfg = compose_cfg("train")
     store = BlobStore(cfg.storage.blobs)
     split = np.random.default_rng(0).choice(["train", "val", "test"], n, p=splits)
-    items = [Item(url=f"http://127.0.0.1/{i}", sha256=store.put(x[i].tobytes()), source="digits", author=f"writer {i % 3}", licence="CC-BY-4.0") for i in range(n)]
+    items = [Item(url=f"http://127.0.0.1/{i}", sha256=store.put(PACK.get(task, bytes)(x[i])), source="digits", author=f"writer {i % 3}", licence="CC-BY-4.0") for i in range(n)]
     with draft("dataset", cfg, {}) as d:
         truth = [t if s == "test" else None for t, s in zip(dump(y), split)]
-        columns = {"label": dump(given), "annotators": ['["caption"]'] * n, "agreement": [1.0] * n, "truth": pd.array(truth, "string"), "group": list(range(n))}
+        columns = {"label": dump(given), "annotators": ['["caption"]'] * n, "agreement": [1.0] * n, "truth": pd.array(truth, "string"), "group": [i // groups for i in range(n)]}
         write_items(d.dir / "items.parquet", change(items), **columns, split=split.tolist())
         write_json(d.dir / "classes.json", list("0123456789"))
-    toy = {"Eight": Eight, "Words": Words}[task]()
+    toy = {"Eight": Eight, "Words": Words, "Pictures": Pictures}[task]()
     torch.manual_seed(0)
     model = toy.build_model({})
     optim, rows = torch.optim.Adam(model.parameters(), 3e-3), np.flatnonzero(split == "train")
@@ -152,6 +168,15 @@ class Loads(html.parser.HTMLParser):
             self.found.append((tag, "", ""))
 
 
+def expected_calibration_error(right, confidence, n_bins=10):
+    """Guo et al. 2017, written out."""
+    right, confidence, error = np.asarray(right, float), np.asarray(confidence, float), 0.0
+    for low in np.arange(n_bins) / n_bins:
+        inside = (confidence > low) & (confidence <= low + 1 / n_bins)
+        error += abs(right[inside].sum() - confidence[inside].sum()) / len(right)
+    return error
+
+
 def test_figures_equal_scikit_learns(tmp_path, monkeypatch):
     project(tmp_path, monkeypatch)
     made = evaluate(compose_cfg("evaluate"))
@@ -166,7 +191,9 @@ def test_figures_equal_scikit_learns(tmp_path, monkeypatch):
     test = rows[rows.split == "test"]
     assert told["confusion"]["matrix"] == sk.confusion_matrix(test.truth, test.predicted, labels=list("0123456789")).tolist()
     report = sk.classification_report(test.truth, test.predicted, output_dict=True)
-    assert {c["name"]: c["f1"] for c in told["confusion"]["per_class"]} == pytest.approx({c: report[c]["f1-score"] for c in "0123456789"})
+    for ours, theirs in (("f1", "f1-score"), ("precision", "precision"), ("recall", "recall"), ("n", "support")):
+        assert {c["name"]: c[ours] for c in told["confusion"]["per_class"]} == pytest.approx({c: report[c][theirs] for c in "0123456789"})
+    assert told["figures"][-1]["ece"] == pytest.approx(expected_calibration_error(test.right, test.confidence))
     assert made.metrics["accuracy"] == told["figures"][-1]["accuracy"] and made.metrics["accuracy_against"] == "checked labels"
     assert sum(s["n"] for s in told["slices"]["author"]) == len(test)
     cfg = compose_cfg("evaluate")
@@ -191,6 +218,19 @@ def test_calibration_counts_every_item():
     assert sum(b["n"] for b in bins) == 511 and error < 0.1
     always = calibration(np.zeros(10, bool), np.ones(10))
     assert always[0] == 1 and always[1][0]["n"] == 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calibration_is_the_formula_and_scikit_learns_curve(seed):
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(seed)
+    confidence = rng.beta(5, 1.5, 700)
+    right = rng.random(700) < confidence**1.4
+    error, bins = calibration(right, confidence)
+    assert error == pytest.approx(expected_calibration_error(right, confidence)) and error > 0.02
+    accuracy, mean = calibration_curve(right, confidence, n_bins=10)
+    assert [b["accuracy"] for b in bins] == pytest.approx(accuracy) and [b["confidence"] for b in bins] == pytest.approx(mean)
 
 
 def test_labels_outside_the_classes_are_left_out():
@@ -252,6 +292,68 @@ def test_open_answers_have_no_matrix(tmp_path, monkeypatch):
     assert told["label_kind"] == "text" and told["confusion"]["matrix"] == [] and "own answers" in told["suspicion"]["how"]
     assert made.metrics["accuracy"] == told["figures"][-1]["score"]["exact"]
     assert "What is taken for what" not in made.path("report.html").read_text()
+    rows = pd.read_parquet(made.path("predictions.parquet"))
+    expected = rows.truth.fillna(rows.label)
+    assert rows.cer.tolist() == pytest.approx([jiwer.cer(t, p) for t, p in zip(expected, rows.predicted)]) and rows.length.tolist() == expected.str.len().tolist()
+    assert rows.confused.map(list).tolist() == [[] if t == p else [f"{t}→{p}"] for t, p in zip(expected, rows.predicted)]
+
+
+def test_slices_that_somebody_asks_for(tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch, steps=20)
+    asked = ["+slices_by_query.sure_mistakes='wrong and confidence > 0.2'", "+slices_by_query.first_writer=\"author = 'writer 1' -- of three\""]
+    made = evaluate(compose_cfg("evaluate", asked))
+    rows, told = pd.read_parquet(made.path("predictions.parquet")), made.read_json("metrics.json")
+    assert (rows.sure_mistakes == ((rows.right == False) & (rows.confidence > 0.2))).all()  # noqa: E712
+    test = rows[rows.split == "test"]
+    (mistakes, writer) = told["asked"]
+    assert mistakes["n"] == test.sure_mistakes.sum() > 0 and mistakes["accuracy"] == 0 and writer["accuracy"] == pytest.approx(test[test.first_writer].right.mean())
+    assert writer["rest"] == pytest.approx(test[~test.first_writer].right.mean()) and "author = &#39;writer 1&#39;" in made.path("report.html").read_text()
+    cases = open_cases(compose_cfg("evaluate"), made.id)
+    assert cases.find([["sure_mistakes", "=", True]])["total"] == rows.sure_mistakes.sum() and cases.about["warnings"] == []
+    for name, query in (("widht", "widht < 3"), ("author", "1 = 1"), ("Big", "1 = 1"), ("two", "true; drop table items"), ("file", "id in (select * from read_text('/etc/hostname'))")):
+        with pytest.raises(BadConfig):
+            evaluate(compose_cfg("evaluate", [f'+slices_by_query.{name}="{query}"']))
+    assert len(list((tmp_path / "artifacts" / "evaluate").glob("2*"))) == 1
+
+
+def test_near_duplicates_across_splits_are_told(tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch, groups=2, steps=20)
+    made = evaluate(compose_cfg("evaluate"))
+    rows, told = pd.read_parquet(made.path("predictions.parquet")), made.read_json("metrics.json")["duplicates"]
+    pairs = rows.split.to_numpy().reshape(-1, 2)
+    torn = np.repeat(pairs[:, 0] != pairs[:, 1], 2)
+    assert (rows.across_splits == torn).all() and told["n_groups"] == torn.sum() // 2 and told["n_items"] == (torn & (rows.split != "train")).sum() == made.metrics["n_across_splits"]
+    clean = rows[(rows.split == "test") & ~torn]
+    assert told["without"] == pytest.approx(clean.right.mean()) and told["n_without"] == len(clean)
+    assert f"{told['n_items']} items of test or val have a near-duplicate in another split" in made.path("report.html").read_text()
+
+
+def test_pictures_made_worse_and_expectations(tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch, task="Pictures", n=700)
+    made = evaluate(compose_cfg("evaluate", ["robustness.n=40", "robustness.corruptions=[noise, rotation]"]))
+    told, page = made.read_json("metrics.json"), made.path("report.html").read_text()
+    assert told["format"] == FORMAT and told["robustness"]["n"] == 40 and len(told["robustness"]["corruptions"]) == 10
+    by = {(c["name"], c["strength"]): c["accuracy"] for c in told["robustness"]["corruptions"]}
+    assert told["robustness"]["clean"]["accuracy"] > 0.85 > by["rotation", 5] and made.metrics["corrupted"] == told["robustness"]["mean"]
+    assert [t["name"] for t in told["behaviour"]] == [t["name"] for t in compose_cfg("evaluate").behaviour] and all(t["n"] == 40 for t in told["behaviour"])
+    assert "What survives" in page and "moved by a twentieth" in page and Loads(page).found == []
+    about = open_cases(compose_cfg("evaluate")).about
+    assert about["robustness"] == told["robustness"] and about["behaviour"] == told["behaviour"] and about["gates"] and about["warnings"] == []
+    again = evaluate(compose_cfg("evaluate", ["limits.n_checked=0"])).read_json("metrics.json")
+    assert again["robustness"] is None and again["behaviour"] == []
+
+
+def test_the_rows_are_a_table_in_wandb(tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch, task="Pictures", n=120, steps=5)
+    made = evaluate(compose_cfg("evaluate", ["tracking=offline", "robustness.n=0"]))
+    (table,) = [name for name in made.files if "media/table/predictions" in name]
+    logged, rows = json.loads(made.path(table).read_text()), pd.read_parquet(made.path("predictions.parquet"))
+    assert logged["columns"][:3] == ["item_id", "split", "label"] and sorted(r[0] for r in logged["data"]) == sorted(rows.item_id)
+    n_wrong = ((rows.right != True) & (rows.split != "train")).sum()  # noqa: E712
+    right, split = logged["columns"].index("right"), 1
+    assert all(r[right] is not True and r[split] != "train" for r in logged["data"][:n_wrong])
+    assert len([name for name in made.files if "media/images/worst" in name and name.endswith(".png")]) == 24
+    assert made.verify() and find_fresh("evaluate", compose_cfg("evaluate", ["robustness.n=0"]), find_parents(compose_cfg("evaluate"))).id == made.id  # tracking is no part of the work
 
 
 def test_no_picture_is_no_error():

@@ -456,12 +456,15 @@ def routes(self: App) -> list[Route]:
         *self.doors(),
     ]
 
-# %% ../../nbs/71_evaluate_app.ipynb #70189478
+# %% ../../nbs/71_evaluate_app.ipynb #f52fb091
 def make_site(
     cfg: Mapping,  # conf/evaluate.yaml as plain values
+    warm: bool = False,  # open the newest report at once, in the background?
 ) -> Site:
     "The application of one process."
     made = App(cfg)
+    if warm:
+        made.reading.submit(made.reports.warm)
     return Site(made.db, made.routes(), read_settings(cfg["app"]))
 
 
@@ -480,4 +483,4 @@ def evaluate_app(
     say("evaluate", f"{n or 'no'} report{'s' * (n != 1)}{'' if n else ' yet: fsml evaluate makes one'}, at {at}; Ctrl-C ends it")
     welcome(made.db, at, "fsml evaluate-app")
     made.db.engine.dispose()
-    serve(partial(make_site, plain), listen, settings)
+    serve(partial(make_site, plain, True), listen, settings)
