@@ -127,7 +127,7 @@ export class Bench {
   /** The figure that the list is sorted by, where no bar shows it. */
   #sorted(row) {
     const { sort } = this.view, value = row[sort];
-    return sort !== "confidence" && typeof value === "number" && el("small.num", { title: sort }, String(Number(value.toPrecision(3))));
+    return sort !== "confidence" && typeof value === "number" && el("small.num", { title: sort }, Number.isInteger(value) ? count(value) : value.toFixed(2));
   }
 
   #pair(is, answers, row) {

@@ -36,7 +36,7 @@ function lists(cut) {
 }
 
 export const CELLS = {
-  choice: { shape: "square", row: 60, tile: { w: 124, h: 158 }, pair: choices, paper: { w: 280, h: 280, pen: 22 } },
+  choice: { shape: "square", row: 60, tile: { w: 124, h: 158 }, pair: choices, paper: { w: 280, h: 280, pen: 34 } },
   text: { shape: "strip", row: 76, tile: { w: 330, h: 132 }, pair: texts, paper: { w: 640, h: 120, pen: 6 } },
   boxes: { shape: "square", row: 68, tile: { w: 190, h: 214 }, pair: lists((v) => v.split(", ").filter(Boolean)), paper: { w: 480, h: 360, pen: 10 } },
   sequence: { shape: "none", row: 60, tile: { w: 330, h: 132 }, pair: lists((v) => v.split(" ").filter(Boolean)), paper: null },

@@ -21,15 +21,17 @@ export async function mount(app) {
   const hint = el("div.drop-hint", {}, el("b", {}, "Drop a picture here, paste one, or draw with the pointer"), el("span.muted", {}, "It is answered and forgotten: nothing is kept."));
   const well = el("div.well", {}, canvas, image, hint);
   const dark = el("button.btn.small", { type: "button", ariaPressed: "false", onclick: () => { dark.ariaPressed = String(dark.ariaPressed !== "true"); wipe(); } }, "White on black");
-  const left = el("section.card.demo-input", {}, well, el("div.row", {}, el("label.btn.small.primary", {}, "Choose a picture", file), button("Paste", "", paste, "button.btn.small"), button("Clear", "Esc", wipe, "button.btn.small"), dark));
+  const wide = el("input", { type: "range", min: 2, max: 60, ariaLabel: "Width of the pen" });
+  const left = el("section.card.demo-input", {}, well, el("div.row", {}, el("label.btn.small.primary", {}, "Choose a picture", file), button("Paste", "", paste, "button.btn.small"), button("Clear", "Esc", wipe, "button.btn.small"), dark, el("label.pen", {}, "Pen", wide)));
 
   function wipe() {
-    const { w, h, pen: wide } = sheetOf();
+    const { w, h, pen: usual } = sheetOf();
+    if (wide.dataset.usual !== String(usual)) Object.assign(wide, { value: usual }).dataset.usual = usual;
     Object.assign(canvas, { width: w, height: h });
     const isDark = dark.ariaPressed === "true";
     pen.fillStyle = isDark ? "#000" : "#fff";
     pen.fillRect(0, 0, w, h);
-    Object.assign(pen, { strokeStyle: isDark ? "#fff" : "#111", lineWidth: wide, lineCap: "round", lineJoin: "round" });
+    Object.assign(pen, { strokeStyle: isDark ? "#fff" : "#111", lineCap: "round", lineJoin: "round" });
     canvas.hidden = false;
     image.hidden = true;
     hint.hidden = false;
@@ -39,7 +41,7 @@ export async function mount(app) {
   }
 
   const at = (e) => { const b = canvas.getBoundingClientRect(); return [((e.clientX - b.left) * canvas.width) / b.width, ((e.clientY - b.top) * canvas.height) / b.height]; };
-  canvas.addEventListener("pointerdown", (e) => { if (e.button) return; e.preventDefault(); canvas.setPointerCapture(e.pointerId); drawing = true; hint.hidden = true; pen.beginPath(); pen.moveTo(...at(e)); pen.lineTo(...at(e)); pen.stroke(); });
+  canvas.addEventListener("pointerdown", (e) => { if (e.button) return; e.preventDefault(); canvas.setPointerCapture(e.pointerId); drawing = true; hint.hidden = true; pen.lineWidth = Number(wide.value); pen.beginPath(); pen.moveTo(...at(e)); pen.lineTo(...at(e)); pen.stroke(); });
   canvas.addEventListener("pointermove", (e) => { if (!drawing) return; for (const part of e.getCoalescedEvents?.().length ? e.getCoalescedEvents() : [e]) pen.lineTo(...at(part)); pen.stroke(); });
   for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { if (!drawing) return; drawing = false; canvas.toBlob((blob) => { picture = blob; ask(); }, "image/png"); });
 

@@ -87,7 +87,7 @@ function robust(r) {
   const names = [...new Set((r?.corruptions ?? []).map((c) => c.name))], clean = r?.clean?.accuracy;
   if (!names.length) return null;
   const points = (name) => r.corruptions.filter((c) => c.name === name && c.accuracy !== null).map((c) => ({ x: c.strength, y: c.accuracy, about: `strength ${c.strength}`, n: c.n }));
-  return lines(names.map((name) => ({ name, points: [...(clean === undefined || clean === null ? [] : [{ x: 0, y: clean, about: "as it is" }]), ...points(name)] })), { label: "strength" });
+  return lines(names.map((name) => ({ name, points: [...(clean === undefined || clean === null ? [] : [{ x: 0, y: clean, about: "as it is" }]), ...points(name)] })), { label: "strength", low: floorOf(r.corruptions.map((c) => c.accuracy)) });
 }
 
 const EXPECTED = { same: "the answer stays the same", label: "the answer is right", up: "it gets surer", down: "it gets less sure" };
