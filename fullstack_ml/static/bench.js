@@ -120,7 +120,7 @@ export class Bench {
   #line(row) {
     const answers = this.answers(row), is = known(row);
     const node = el(`div.case.${tone(answers.at(-1))}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item), "", row.width && row.width <= 96), this.#pair(is, answers, row),
-      el("span.split", {}, row.split ?? "", this.#sorted(row)), this.judge.marks(row));
+      el("span.part", {}, row.split ?? "", this.#sorted(row)), this.judge.marks(row));
     return node;
   }
 

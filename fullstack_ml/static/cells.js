@@ -1,7 +1,7 @@
 // cells.js: how a label of each kind is shown. A new kind of label brings one more entry, and nothing else knows kinds by name.
 //
 // shape: what room a picture takes; row and tile: heights and widths in pixels; pair: nodes for what it is and what was said;
-// paper: width and height of the sheet on which a person draws for the demo.
+// paper: the sheet on which a person draws for the demo: width, height, the usual pen, and how soft its edge is, as a scanned stroke has one.
 import { el } from "./dom.js";
 import { marked } from "./diff.js";
 
@@ -36,9 +36,9 @@ function lists(cut) {
 }
 
 export const CELLS = {
-  choice: { shape: "square", row: 60, tile: { w: 124, h: 158 }, pair: choices, paper: { w: 280, h: 280, pen: 34 } },
-  text: { shape: "strip", row: 76, tile: { w: 330, h: 132 }, pair: texts, paper: { w: 640, h: 120, pen: 6 } },
-  boxes: { shape: "square", row: 68, tile: { w: 190, h: 214 }, pair: lists((v) => v.split(", ").filter(Boolean)), paper: { w: 480, h: 360, pen: 10 } },
+  choice: { shape: "square", row: 60, tile: { w: 124, h: 158 }, pair: choices, paper: { w: 280, h: 280, pen: 42, soft: 7 } },
+  text: { shape: "strip", row: 76, tile: { w: 330, h: 132 }, pair: texts, paper: { w: 640, h: 120, pen: 6, soft: 1 } },
+  boxes: { shape: "square", row: 68, tile: { w: 190, h: 214 }, pair: lists((v) => v.split(", ").filter(Boolean)), paper: { w: 480, h: 360, pen: 10, soft: 1 } },
   sequence: { shape: "none", row: 60, tile: { w: 330, h: 132 }, pair: lists((v) => v.split(" ").filter(Boolean)), paper: null },
 };
 export const cellsOf = (kind) => CELLS[kind] ?? CELLS.choice;

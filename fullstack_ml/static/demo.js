@@ -43,7 +43,16 @@ export async function mount(app) {
   const at = (e) => { const b = canvas.getBoundingClientRect(); return [((e.clientX - b.left) * canvas.width) / b.width, ((e.clientY - b.top) * canvas.height) / b.height]; };
   canvas.addEventListener("pointerdown", (e) => { if (e.button) return; e.preventDefault(); canvas.setPointerCapture(e.pointerId); drawing = true; hint.hidden = true; pen.lineWidth = Number(wide.value); pen.beginPath(); pen.moveTo(...at(e)); pen.lineTo(...at(e)); pen.stroke(); });
   canvas.addEventListener("pointermove", (e) => { if (!drawing) return; for (const part of e.getCoalescedEvents?.().length ? e.getCoalescedEvents() : [e]) pen.lineTo(...at(part)); pen.stroke(); });
-  for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { if (!drawing) return; drawing = false; canvas.toBlob((blob) => { picture = blob; ask(); }, "image/png"); });
+  for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { if (!drawing) return; drawing = false; scan(); });
+
+  /** What was drawn, as a scanner would see it: the edges of its strokes are soft. */
+  function scan() {
+    const sheet = el("canvas", { width: canvas.width, height: canvas.height }), light = sheet.getContext("2d");
+    light.drawImage(canvas, 0, 0); // what the blur leaves transparent at the edge shows this
+    light.filter = `blur(${sheetOf().soft}px)`;
+    light.drawImage(canvas, 0, 0);
+    sheet.toBlob((blob) => { picture = blob; ask(); }, "image/png");
+  }
 
   function take(blob) {
     if (!blob) return;
