@@ -22,7 +22,7 @@ export async function mount(app) {
   const well = el("div.well", {}, canvas, image, hint);
   const dark = el("button.btn.small", { type: "button", ariaPressed: "false", onclick: () => { dark.ariaPressed = String(dark.ariaPressed !== "true"); wipe(); } }, "White on black");
   const wide = el("input", { type: "range", min: 2, max: 60, ariaLabel: "Width of the pen" });
-  const left = el("section.card.demo-input", {}, well, el("div.row", {}, el("label.btn.small.primary", {}, "Choose a picture", file), button("Paste", "", paste, "button.btn.small"), button("Clear", "Esc", wipe, "button.btn.small"), dark, el("label.pen", {}, "Pen", wide)));
+  const left = el("section.card.demo-input", {}, well, el("div.row", {}, el("label.btn.small.primary", {}, "Choose a picture", file), button("Paste", "", paste, "button.btn.small"), button("Clear", "Esc", wipe, "button.btn.small")), el("div.row", {}, dark, el("label.pen", {}, "Pen", wide)));
 
   function wipe() {
     const { w, h, pen: usual } = sheetOf();
@@ -41,7 +41,7 @@ export async function mount(app) {
   }
 
   const at = (e) => { const b = canvas.getBoundingClientRect(); return [((e.clientX - b.left) * canvas.width) / b.width, ((e.clientY - b.top) * canvas.height) / b.height]; };
-  canvas.addEventListener("pointerdown", (e) => { if (e.button) return; e.preventDefault(); canvas.setPointerCapture(e.pointerId); drawing = true; hint.hidden = true; pen.lineWidth = Number(wide.value); pen.beginPath(); pen.moveTo(...at(e)); pen.lineTo(...at(e)); pen.stroke(); });
+  canvas.addEventListener("pointerdown", (e) => { if (e.button) return; e.preventDefault(); canvas.setPointerCapture(e.pointerId); drawing = true; pen.lineWidth = Number(wide.value); pen.beginPath(); pen.moveTo(...at(e)); pen.lineTo(...at(e)); pen.stroke(); });
   canvas.addEventListener("pointermove", (e) => { if (!drawing) return; for (const part of e.getCoalescedEvents?.().length ? e.getCoalescedEvents() : [e]) pen.lineTo(...at(part)); pen.stroke(); });
   for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { if (!drawing) return; drawing = false; scan(); });
 
