@@ -1,8 +1,8 @@
 // bench.js: what cases and compare share: a list, the case in hand beside it, filters over it, keys for all of it.
-import { api, common, count, holds, query, readView, to, toggled, words } from "./address.js";
+import { api, common, count, readView, to, toggled, words } from "./address.js";
 import { cellsOf, known, sureness, thumb, tone } from "./cells.js";
 import { Detail } from "./detail.js";
-import { button, el, hexId, isComposing, isTyping, kbd, keyName, say, toast } from "./dom.js";
+import { button, el, filled, hexId, isComposing, isTyping, keyName, toast } from "./dom.js";
 import { isOpen, sheetOf, showKeys } from "./panels.js";
 import { Rows } from "./rows.js";
 import { bar, Judge, VERDICTS } from "./verdicts.js";
@@ -10,17 +10,25 @@ import { bar, Judge, VERDICTS } from "./verdicts.js";
 const OPS = { category: ["=", "!=", "in", "empty"], flag: ["=", "empty"], number: [">=", "<=", ">", "<", "=", "empty"], text: ["has", "=", "empty"] };
 const NAMES = { "=": "is", "!=": "is not", in: "is one of", has: "contains", empty: "is empty" };
 
+const said = (row) => [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }];
+
 export class Bench {
   /** `load(view, start, n)` asks for rows; `answers(row)` names what each model said; `changed()` is told of a new view; `tabs` and `side` are nodes. */
-  constructor(app, boot, { title, about = "", load, answers = (row) => [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }], changed = () => {}, keys = () => null, help = [], tools = [], tabs = null, side = null, heads = ["what was said"], searches = true, columns, path = (view) => to.cases(view) }) {
+  constructor(app, boot, { title, about = "", columns, load, answers = said, heads = ["what was said"], changed = () => {}, keys = () => null, help = [], tools = [], tabs = null, side = null, searches = true,
+    path = (view) => to.cases(view) }) {
     Object.assign(this, { boot, load, answers, changed, keys, help, columns, path, view: readView(), cells: cellsOf(boot.label_kind), asked: 0 });
     this.judge = new Judge((items) => { this.rows.redraw(items); this.detail.show(this.rows.current); this.#paintSend(); });
     this.rows = new Rows({ cells: this.cells, label: "Cases", load: (start, n) => this.#load(start, n), draw: (row, i, isTile) => (isTile ? this.#tile(row) : this.#line(row)), moved: (row, i) => this.#moved(row, i), chosen: () => this.#paintChosen(), open: (row, i) => this.open(row, i) });
     this.detail = new Detail(this.judge, { act: (v) => this.say(v), link: (row) => to.item(row.item, { ...this.view, at: this.rows.at }), answers });
     this.tally = el("p.tally", { ariaLive: "polite" });
     this.chips = el("div.chips");
-    this.search = el("input.search", { type: "search", placeholder: "Search", ariaLabel: "Search in ids, labels, predictions and captions", value: this.view.q, oninput: () => this.#searched(), onkeydown: (e) => { if (e.key === "Enter" && !isComposing(e)) { e.preventDefault(); this.search.blur(); } if (e.key === "Escape") { e.stopPropagation(); e.preventDefault(); this.search.blur(); } } });
-    this.sort = el("select", { ariaLabel: "Order", onchange: () => { this.sort.blur(); this.set({ sort: this.sort.value, down: ["confidence", "suspicion", "cer"].includes(this.sort.value) }); } }, el("option", { value: "" }, "in order of the report"), columns.filter((c) => !c.many).map((c) => el("option", { value: c.name }, `by ${c.name.replaceAll("_", " ")}`)));
+    this.search = el("input.search", { type: "search", placeholder: "Search", ariaLabel: "Search in ids, labels, predictions and captions", value: this.view.q, oninput: () => this.#searched(), onkeydown: (e) => {
+      if (isComposing(e) || (e.key !== "Enter" && e.key !== "Escape")) return;
+      e.preventDefault();
+      this.search.blur();
+    } });
+    this.sort = el("select", { ariaLabel: "Order", onchange: () => { this.sort.blur(); this.set({ sort: this.sort.value, down: ["confidence", "suspicion", "cer"].includes(this.sort.value) }); } },
+      el("option", { value: "" }, "in order of the report"), columns.filter((c) => !c.many).map((c) => el("option", { value: c.name }, `by ${c.name.replaceAll("_", " ")}`)));
     this.down = button("↓", "", () => this.set({ down: !this.view.down }), "button.btn.small.order");
     this.kind = button("Gallery", "G", () => this.gallery(), "button.btn.small");
     this.more = button("Filter", "F", () => this.ask(), "button.btn.small");
@@ -28,8 +36,11 @@ export class Bench {
     this.head = el("div.case-head", { ariaHidden: "true" });
     this.pickBar = el("div.picked", { hidden: true });
     this.toggleSide = side && button("Slices", "B", () => this.node.classList.toggle("open"), "button.btn.quiet.small.side-toggle");
-    this.node = el(`div.bench.of-${this.cells.shape}${side ? "" : ".plain"}`, {}, ...bar(title, el("span.left", {}, about), [this.toggleSide, ...tools, ["Undo", "U", () => this.undo()], boot.me.sends && this.send, ["Keys", "?", () => this.showHelp()]].filter(Boolean), this.judge.state).filter(Boolean),
-      el("div.bench-body", {}, side, el("div.bench-list", {}, tabs, el("div.above", {}, el("div.asks", {}, searches && this.search, this.more, searches && el("span.sorting", {}, this.sort, this.down), !searches && el("span.spacer"), this.kind), this.chips, this.tally), this.head, el("div.rows-place", {}, this.rows.node, this.pickBar)), this.detail.node));
+    const used = [this.toggleSide, ...tools, ["Undo", "U", () => this.undo()], boot.me.sends && this.send, ["Keys", "?", () => this.showHelp()]].filter(Boolean);
+    this.node = el(`div.bench.of-${this.cells.shape}${side ? "" : ".plain"}`, {}, ...bar(title, el("span.left", {}, about), used, this.judge.state),
+      el("div.bench-body", {}, side, el("div.bench-list", {}, tabs,
+        el("div.above", {}, el("div.asks", {}, searches && this.search, this.more, searches && el("span.sorting", {}, this.sort, this.down), !searches && el("span.spacer"), this.kind), this.chips, this.tally), this.head,
+        el("div.rows-place", {}, this.rows.node, this.pickBar)), this.detail.node));
     this.head.append(el("span"), el("span"), el("span.pair", {}, el("span.is", {}, "what it is"), heads.map((name) => el("span.said", {}, name))), el("span", {}, "split"), el("span.marks", {}, "verdicts"));
     app.replaceChildren(this.node);
     addEventListener("popstate", () => { const before = this.view; this.view = readView(); this.#paintAsks(); this.rows.setGallery(this.view.view === "gallery"); this.refresh(this.view.at, before); });
@@ -110,9 +121,7 @@ export class Bench {
   }
 
   #paintTally({ total, right, wrong }) {
-    const judged = (right ?? 0) + (wrong ?? 0), strip = el("i.strip", { ariaHidden: "true" }), good = el("b");
-    good.style.width = judged ? `${(100 * right) / judged}%` : "0";
-    strip.append(good);
+    const judged = (right ?? 0) + (wrong ?? 0), strip = el("i.strip", { ariaHidden: "true" }, filled(right / judged, "b"));
     this.tally.replaceChildren(el("b", {}, count(total)), ` ${total === 1 ? "item" : "items"}`, ...(judged && !this.view.f.some(([name]) => name === "right") ? [strip, el("span.yes", {}, `${count(right)} right`), el("span.no", {}, `${count(wrong)} wrong`), el("span", {}, `${((100 * right) / judged).toFixed(1)} %`)] : []));
   }
 
@@ -132,7 +141,9 @@ export class Bench {
 
   #pair(is, answers, row) {
     const shown = answers.map((a) => ({ ...a, nodes: this.cells.pair(is ?? null, a.predicted ?? null) }));
-    return el("span.pair", {}, el("span.is", {}, shown[0].nodes[0], row.label !== null && row.label !== undefined && row.label !== is && el("small.was", { title: "The label in the dataset is another" }, "label ", el("s", {}, row.label))), shown.map((a) => el(`span.said.${tone(a)}`, {}, el("span.said-what", {}, a.predicted === null || a.predicted === undefined ? el("span.nothing", {}, "no answer") : a.nodes[1]), sureness(a.confidence, tone(a)))));
+    const isOther = row.label !== null && row.label !== undefined && row.label !== is;
+    return el("span.pair", {}, el("span.is", {}, shown[0].nodes[0], isOther && el("small.was", { title: "The label in the dataset is another" }, "label ", el("s", {}, row.label))),
+      shown.map((a) => el(`span.said.${tone(a)}`, {}, el("span.said-what", {}, a.predicted === null || a.predicted === undefined ? el("span.nothing", {}, "no answer") : a.nodes[1]), sureness(a.confidence, tone(a)))));
   }
 
   #tile(row) {
@@ -255,7 +266,7 @@ export class Bench {
     if (own) { event.preventDefault(); own(); return; }
     if (this.rows.key(name, event)) { event.preventDefault(); return; }
     const act = /^[1-5]$/.test(name) && !event.repeat ? () => this.say(VERDICTS[Number(name) - 1])
-      : { c: () => this.detail.write(), u: () => this.undo(), Backspace: () => this.undo(), "/": () => { if (this.search.isConnected) { this.search.focus(); this.search.select(); } }, f: () => this.ask(), g: () => this.gallery(), b: () => this.toggleSide?.click(), s: () => this.sendBack(), "?": () => this.showHelp(), Escape: () => this.clear() }[name];
+      : { c: () => this.detail.write(), u: () => this.undo(), Backspace: () => this.undo(), "/": () => this.search.select(), f: () => this.ask(), g: () => this.gallery(), b: () => this.toggleSide?.click(), s: () => this.sendBack(), "?": () => this.showHelp(), Escape: () => this.clear() }[name];
     if (act && !event.repeat) { event.preventDefault(); act(); return; }
     if (this.detail.stage.key(name)) event.preventDefault();
   }
@@ -263,5 +274,3 @@ export class Bench {
   /** Everything asked for is there, and the picture in hand is drawn. */
   ready() { return this.rows.total !== null && !this.node.dataset.asks && (!this.rows.current || this.detail.drawn === this.rows.current.item); }
 }
-
-export { holds, query };

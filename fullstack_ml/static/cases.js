@@ -1,7 +1,7 @@
 // cases.js: every right and wrong answer: slices on the left, the list, the case in hand.
 import { api, boot, common, count, holds, percent, query, to } from "./address.js";
 import { Bench } from "./bench.js";
-import { el } from "./dom.js";
+import { el, filled } from "./dom.js";
 
 const HIDDEN = new Set(["item", "caption", "error"]), FIRST = ["right", "split", "predicted"];
 
@@ -51,8 +51,7 @@ class Slices {
   /** The bars of a column are counted among what the other columns leave. */
   async #fill(part) {
     const { column, body } = part, f = this.view.f.filter(([name]) => name !== column.name), asked = query({ f, q: this.view.q }, { column: column.name });
-    const mark = () => { for (const b of body.children) if (b.filter) b.ariaPressed = String(holds(this.view.f, b.filter)); };
-    if (part.shown === asked) return mark();
+    if (part.shown === asked) return this.#mark(body);
     if (part.wanted === asked) return;
     part.wanted = asked;
     let rows;
@@ -62,26 +61,30 @@ class Slices {
     const list = rows.slices ?? rows, most = Math.max(...list.map((r) => r.n), 1);
     body.replaceChildren(...list.map((r) => this.#bar(r, most)));
     if (!list.length) body.replaceChildren(el("p.muted", {}, "nothing"));
-    mark();
+    this.#mark(body);
   }
 
+  /** A button that keeps only the items of a filter, or lets the others in again. */
+  #press(filter, title, spec, ...inside) {
+    return el(spec, { type: "button", ariaPressed: "false", filter, title, onmousedown: (e) => e.preventDefault(), onclick: () => this.pick(filter) }, inside);
+  }
+
+  #mark(body) { for (const b of body.children) if (b.filter) b.ariaPressed = String(holds(this.view.f, b.filter)); }
+
   #bar(r, most) {
-    const fill = el("i"), good = el("b");
-    fill.style.width = `${Math.max(1.5, (100 * r.n) / most)}%`;
-    good.style.width = r.accuracy === null ? "0" : `${100 * r.accuracy}%`;
+    const fill = filled(r.n / most, r.accuracy === null ? "i.open" : "i");
     const isTold = r.accuracy !== null && !this.view.f.some(([name]) => name === "right"); // among the wrong ones alone a share says nothing
-    if (r.accuracy === null) fill.className = "open";
-    fill.append(good);
+    fill.append(filled(r.accuracy, "b"));
     const named = r.value === true || r.value === "true" ? "yes" : r.value === false || r.value === "false" ? "no" : String(r.value);
-    return el("button.slice-bar", { type: "button", ariaPressed: "false", filter: r.filter, onmousedown: (e) => e.preventDefault(), onclick: () => this.pick(r.filter), title: `${named}: ${count(r.n)}${r.accuracy === null ? "" : `, ${percent(r.accuracy)} right (${percent(r.low)} to ${percent(r.high)})`}` },
+    const told = `${named}: ${count(r.n)}${r.accuracy === null ? "" : `, ${percent(r.accuracy)} right (${percent(r.low)} to ${percent(r.high)})`}`;
+    return this.#press(r.filter, told, "button.slice-bar",
       el("span.slice-name", {}, named), el("span.num", {}, count(r.n)), el("span.num.share", {}, isTold ? percent(r.accuracy, r.accuracy >= 0.9995 ? 0 : 1) : ""), el("span.slice-fill", {}, fill));
   }
 
   async #fillPairs() {
     if (!this.pairsBox.open || !this.view) return;
     const asked = query({ f: this.view.f.filter(([name]) => !["predicted", "expected", "truth", "confused"].includes(name)), q: this.view.q });
-    const mark = () => { for (const b of this.pairs.children) if (b.filter) b.ariaPressed = String(holds(this.view.f, b.filter)); };
-    if (this.shownPairs === asked) return mark();
+    if (this.shownPairs === asked) return this.#mark(this.pairs);
     if (this.wantedPairs === asked) return;
     this.wantedPairs = asked;
     try {
@@ -89,8 +92,9 @@ class Slices {
       if (this.wantedPairs !== asked) return;
       this.shownPairs = asked;
       this.pairsBox.hidden = !pairs.length;
-      this.pairs.replaceChildren(...pairs.slice(0, 12).map((p) => el("button.slice-bar.pair-bar", { type: "button", ariaPressed: "false", filter: p.filter, onmousedown: (e) => e.preventDefault(), onclick: () => this.pick(p.filter), title: `${p.truth} read as ${p.predicted}: ${count(p.n)}` }, el("span.slice-name", {}, p.truth || "∅", el("span.arrow", {}, " → "), el("span.no", {}, p.predicted || "∅")), el("span.num", {}, count(p.n)))));
-      mark();
+      this.pairs.replaceChildren(...pairs.slice(0, 12).map((p) => this.#press(p.filter, `${p.truth} read as ${p.predicted}: ${count(p.n)}`, "button.slice-bar.pair-bar",
+        el("span.slice-name", {}, p.truth, el("span.arrow", {}, " → "), el("span.no", {}, p.predicted)), el("span.num", {}, count(p.n)))));
+      this.#mark(this.pairs);
     } catch { this.wantedPairs = ""; this.pairs.replaceChildren(); }
   }
 
@@ -98,7 +102,8 @@ class Slices {
     try {
       const { slices } = await common.get("/slices"), kept = slices ?? [];
       this.keptBox.hidden = !kept.length;
-      this.kept.replaceChildren(...kept.map((s) => el("button.slice-bar.pair-bar", { type: "button", ariaPressed: String(holds(this.view.f, s.filter)), filter: s.filter, onclick: () => this.pick(s.filter), title: s.author ? `kept by ${s.author}` : "" }, el("span.slice-name", {}, s.name))));
+      this.kept.replaceChildren(...kept.map((s) => this.#press(s.filter, s.author ? `kept by ${s.author}` : "", "button.slice-bar.pair-bar", el("span.slice-name", {}, s.name))));
+      this.#mark(this.kept);
     } catch { this.keptBox.hidden = true; }
   }
 }

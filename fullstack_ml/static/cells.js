@@ -2,7 +2,7 @@
 //
 // shape: what room a picture takes; row and tile: heights and widths in pixels; pair: nodes for what it is and what was said;
 // paper: the sheet on which a person draws for the demo: width, height, the usual pen, and how soft its edge is, as a scanned stroke has one.
-import { el } from "./dom.js";
+import { el, filled } from "./dom.js";
 import { marked } from "./diff.js";
 
 const none = () => el("span.nothing", {}, "–");
@@ -56,9 +56,7 @@ export function thumb(src, alt, small = false) {
 /** How sure the model was, as a bar with its figure. */
 export function sureness(value, tone = "") {
   if (value === null || value === undefined) return el("span.sure", {}, none());
-  const bar = el("i");
-  bar.style.width = `${Math.round(100 * Math.min(1, Math.max(0, value)))}%`;
-  return el(`span.sure${tone ? "." + tone : ""}`, { title: `${(100 * value).toFixed(1)} %` }, el("span.sure-bar", { ariaHidden: "true" }, bar), el("span.num", {}, value >= 0.9995 ? "1.00" : value.toFixed(2)));
+  return el(`span.sure${tone ? "." + tone : ""}`, { title: `${(100 * value).toFixed(1)} %` }, el("span.sure-bar", { ariaHidden: "true" }, filled(value)), el("span.num", {}, value >= 0.9995 ? "1.00" : value.toFixed(2)));
 }
 
 export const tone = (row) => (row.right === true ? "yes" : row.right === false ? "no" : "open");

@@ -6,6 +6,8 @@ import { el } from "./dom.js";
 const TABS = [["broken", "Broken"], ["fixed", "Fixed"], ["both_wrong", "Both wrong"], ["both_right", "Both right"]];
 const LEFT = [["relabelled", "Other label"], ["taught", "Trained on by one"], ["unjudged", "Not judged"], ["only_a", "Only A"], ["only_b", "Only B"]]; // not compared; shown where there are some
 
+const points = (x) => (100 * x).toFixed(1);
+
 export async function mount(app) {
   const { other } = boot, [told] = await Promise.all([api.get("/about")]);
   const head = el("div.versus"), tabs = el("div.tabs.which", { role: "tablist", ariaLabel: "What became of the items" });
@@ -46,7 +48,8 @@ export async function mount(app) {
     const sure = low > 0 || high < 0;
     head.replaceChildren(
       side("A", boot.report, a), side("B", other, b),
-      el("div.delta", {}, el(`b.${sure ? better : "open"}`, {}, `${difference > 0 ? "+" : ""}${(100 * (difference ?? 0)).toFixed(1)} points`), delta(difference, low, high), el("span.muted.num", {}, `${low === null ? "" : `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)} · `}p ${p === null || p === undefined ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3)}`)),
+      el("div.delta", {}, el(`b.${sure ? better : "open"}`, {}, `${difference > 0 ? "+" : ""}${points(difference ?? 0)} points`), delta(difference, low, high),
+        el("span.muted.num", {}, `${low === null ? "" : `${points(low)} to ${points(high)} · `}p ${p === null || p === undefined ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3)}`)),
       el("p.said-so", {}, said));
     paintTabs();
   }

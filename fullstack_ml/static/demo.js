@@ -1,7 +1,7 @@
 // demo.js: an own picture, dropped, pasted, chosen or drawn; what each release answers, and which part of the picture spoke.
 import { common, percent, when } from "./address.js";
 import { CELLS, cellsOf } from "./cells.js";
-import { button, el, isComposing, isTyping, keyName, say, toast } from "./dom.js";
+import { button, el, filled, isComposing, isTyping, keyName, say, toast } from "./dom.js";
 
 const LARGEST = 20 * 2 ** 20;
 
@@ -80,8 +80,15 @@ export async function mount(app) {
 
   // ---------------------------------------------------------------- the answers
   const show = el("input", { type: "checkbox", checked: true, onchange: () => { spoke = show.checked; cards.classList.toggle("plain", !spoke); } });
-  const cards = el("div.answers-grid"), list = el("div.releases", { role: "group", ariaLabel: "Releases" }, releases.map((r) => el("label.release", {}, el("input", { type: "checkbox", checked: chosen.has(r.id), value: r.id, onchange: (e) => { if (e.target.checked) chosen.add(r.id); else chosen.delete(r.id); if (!picture) wipe(); ask(); } }), el("span", {}, r.name || r.id), r.promoted ? el("span.badge.good", {}, "promoted") : el("span.muted.small.nowrap", {}, when(r.created).slice(0, 10)))));
-  const right = el("section.demo-answers", {}, el("div.card.demo-which", {}, el("h2", {}, "Who answers"), list, el("label.row.small", {}, show, "Show which part of the picture spoke")), cards);
+  const cards = el("div.answers-grid"), list = el("div.releases", { role: "group", ariaLabel: "Releases" }, releases.map((r) => el("label.release", {}, el("input", { type: "checkbox", checked: chosen.has(r.id), value: r.id, onchange: (e) => pick(r.id, e.target.checked) }),
+    el("span", {}, r.name || r.id), r.promoted ? el("span.badge.good", {}, "promoted") : el("span.muted.small.nowrap", {}, when(r.created).slice(0, 10)))));
+  const right = el("section.demo-answers", {}, el("div.card.demo-which", {}, el("h2", {}, "Who answers"), list, el("label.row.small", {}, show, "Show which part of the picture spoke: orange for the answer, blue against it")), cards);
+
+  function pick(id, on) {
+    if (on) chosen.add(id); else chosen.delete(id);
+    if (!picture) wipe(); // the sheet is that of the first one chosen
+    ask();
+  }
 
   function paint() { cards.replaceChildren(...[...chosen].map((id) => el("article.card.answer-card.waiting", { dataset: { release: id } }, head(id), el("p.muted", {}, picture ? "…" : "waits for a picture")))); }
   const head = (id, more) => { const r = releases.find((x) => x.id === id); return el("div.answer-top", {}, el("h3", {}, r.name || r.id), more); };
@@ -105,7 +112,7 @@ export async function mount(app) {
     say(`${a.label}, ${percent(a.confidence, 0)}`);
     return el(`article.card.answer-card.of-${kind.shape}`, { dataset: { release: id } }, head(id, el("span.muted.small.num", {}, `${a.ms?.toFixed(a.ms < 10 ? 1 : 0)} ms${a.variant ? ` · ${a.variant}` : ""}`)),
       el("div.answer-in", {}, el("div.looked", {}, own, over), el("div.answer-said", {}, el("p.answer-label", {}, a.label === "" ? el("span.nothing", {}, "empty") : a.label), el("p.muted", {}, `sure ${percent(a.confidence)}`),
-        best.length > 0 && el("ul.pairs", {}, best.map(([name, p]) => { const b = el("i"); b.style.width = `${100 * p}%`; return el("li", {}, el("span.pairs-name", {}, name), el("span.pairs-bar", { ariaHidden: "true" }, b), el("span.num", {}, p.toFixed(3))); })))));
+        best.length > 0 && el("ul.pairs", {}, best.map(([name, p]) => el("li", {}, el("span.pairs-name", {}, name), el("span.pairs-bar", { ariaHidden: "true" }, filled(p)), el("span.num", {}, p.toFixed(3))))))));
   }
 
   addEventListener("keydown", (e) => { if (!isComposing(e) && !isTyping(e) && keyName(e) === "Escape") wipe(); });

@@ -40,7 +40,9 @@ export class Detail {
     if (isNew) this.#picture(row);
     this.body.replaceChildren(compared(row, this.answers?.(row)));
     if (isNew || document.activeElement !== this.comment) this.comment.value = this.judge.noteOf(row);
-    this.facts.replaceChildren(...[row.caption && el("q", {}, row.caption), [row.split, row.suspicion > 0 ? `suspicion ${row.suspicion.toFixed(2)}${row.suggested && row.suggested !== row.label && row.suggested !== row.predicted ? `, looks like ${row.suggested}` : ""}` : "", row.cer !== undefined && row.cer !== null ? `${percent(row.cer, 0)} of the characters differ` : "", row.error].filter(Boolean).map((t) => el("span", {}, t))].flat().filter(Boolean));
+    const other = row.suggested && row.suggested !== row.label && row.suggested !== row.predicted ? `, looks like ${row.suggested}` : "";
+    const told = [row.split, row.suspicion > 0 && `suspicion ${row.suspicion.toFixed(2)}${other}`, row.cer > 0 && `${percent(row.cer, 0)} of the characters differ`, row.error].filter(Boolean);
+    this.facts.replaceChildren(...(row.caption ? [el("q", {}, row.caption)] : []), ...told.map((t) => el("span", {}, t)));
     this.story.href = this.link(row);
   }
 

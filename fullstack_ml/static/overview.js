@@ -1,7 +1,7 @@
 // overview.js: a report at a glance. Every figure and every mark leads to the items behind it.
 import { api, boot, count, percent, query, to, when } from "./address.js";
 import { cellsOf, known, thumb } from "./cells.js";
-import { el } from "./dom.js";
+import { el, filled } from "./dom.js";
 import { interval, floorOf, lines, matrix, reliability, shares } from "./plots.js";
 
 const SLICES = 8; // columns shown
@@ -49,7 +49,7 @@ export async function mount(app) {
     told.figures?.length > 1 && box("Every figure", "By split and by whose labels.", table(told.figures), ".wide-2"),
     worst && box("Surest wrong answers", "The model was sure, and wrong.", worst, ".full"),
     doubtful && box("Labels that look wrong", "In red the label, in green what the picture looks like.", doubtful, ".full"),
-    length && box("By length", "The share of items that are right, by how long the label is.", lines([{ name: "", points: length[1].filter((r) => r.value !== "unknown").map((r, i) => ({ x: i, y: r.accuracy, low: r.low, high: r.high, n: r.n, about: `length ${r.value}`, href: cases(r.filter) })) }], { label: "length", ticks: length[1].filter((r) => r.value !== "unknown").map((r, i) => [i, String(r.value).split(" ")[0]]) })),
+    length && box("By length", "The share of items that are right, by how long the label is.", byLength(length[1].filter((r) => r.value !== "unknown"), (r) => cases(r.filter))),
     ...others.map(([c, rows]) => box(`By ${c.name.replaceAll("_", " ")}`, "", shares(rows.slice(0, 8), (r) => cases(r.filter)))),
     robust(told.robustness) && box("How it bears a worse picture", `Share right as the picture gets worse, on ${count(told.robustness.n)} items.`, robust(told.robustness)),
     told.behaviour?.length > 0 && box("How it should behave", "What a change of the picture may and may not change.", behaviour(told.behaviour)),
@@ -60,20 +60,25 @@ export async function mount(app) {
   /** A strip of pictures: those that a condition and an order bring to the front. */
   async function strip(_, more, sort) {
     const f = sort === "confidence" ? [...part, ...more] : more, found = await quiet(api.get(`/cases${query({ f, sort, down: true }, { n: 12 })}`)), view = { f, sort, down: true };
+    const arrow = () => el("span.arrow", {}, "→"), doubted = (r) => [cells.pair(r.suggested ?? null, r.label ?? null)[1], arrow(), cells.pair(r.suggested ?? null, r.suggested ?? null)[0]];
+    const taken = (r) => { const [is, said] = cells.pair(known(r) ?? null, r.predicted ?? null); return [el("span.is", {}, is), arrow(), said]; };
     const rows = (found?.rows ?? []).filter((r) => sort !== "suspicion" || r.suspicion > 0.5);
     if (!rows.length) return null;
     return el(`div.strip-row.of-${cells.shape}`, {}, rows.map((r, i) => el("a.strip-case", { href: to.item(r.item, { ...view, at: i }) }, thumb(to.thumb(r.item), "", r.width && r.width <= 96),
-      el("span.tile-pair", {}, sort === "suspicion" ? [cells.pair(r.suggested ?? null, r.label ?? null)[1], el("span.arrow", {}, "→"), cells.pair(r.suggested ?? null, r.suggested ?? null)[0]] : [el("span.is", {}, cells.pair(known(r) ?? null, r.predicted ?? null)[0]), el("span.arrow", {}, "→"), cells.pair(known(r) ?? null, r.predicted ?? null)[1]]))), el("a.strip-more", { href: to.cases(view) }, sort === "suspicion" ? "All by suspicion" : `All ${count(found.total)}`));
+      el("span.tile-pair", {}, sort === "suspicion" ? doubted(r) : taken(r)))), el("a.strip-more", { href: to.cases(view) }, sort === "suspicion" ? "All by suspicion" : `All ${count(found.total)}`));
   }
 }
 
+const byLength = (rows, href) => lines([{ name: "", points: rows.map((r, i) => ({ x: i, y: r.accuracy, low: r.low, high: r.high, n: r.n, about: `length ${r.value}`, href: href(r) })) }],
+  { label: "length", ticks: rows.map((r, i) => [i, String(r.value).split(" ")[0]]) });
 const quiet = (asked) => asked.catch(() => null);
 const stat = (value, name, href) => el(href ? "a.stat" : "div.stat", href ? { href } : {}, el("b", {}, value), el("span", {}, name));
 
 function compareWith() {
   const others = (boot.reports ?? []).filter((r) => r.id !== boot.report);
   if (!others.length) return null;
-  return el("select.btn-like", { ariaLabel: "Compare with another report", onchange: (e) => { if (e.target.value) location.href = to.compare(e.target.value); } }, el("option", { value: "" }, "Compare with …"), others.map((r) => el("option", { value: r.id }, [r.name || r.run || r.id, r.accuracy !== undefined && r.accuracy !== null ? percent(r.accuracy) : "", when(r.created)].filter(Boolean).join(" · "))));
+  return el("select.btn-like", { ariaLabel: "Compare with another report", onchange: (e) => { if (e.target.value) location.href = to.compare(e.target.value); } },
+    el("option", { value: "" }, "Compare with …"), others.map((r) => el("option", { value: r.id }, [r.name || r.run, percent(r.accuracy), when(r.created)].join(" · "))));
 }
 
 function gates(list) {
@@ -81,7 +86,11 @@ function gates(list) {
   return el("div.gates", {}, list.map((g) => el(`span.gate.${g.state}`, { title: `asked: ${g.asked}` }, el("i.dot", { ariaHidden: "true" }), el("b", {}, g.name), ` ${g.value}`, el("span.muted", {}, ` ${g.asked}`), el("span.visually-hidden", {}, g.state === "pass" ? "passed" : g.state === "miss" ? "missed" : "judged later"))));
 }
 
-const pairs = (list, href) => { const most = Math.max(...list.map((p) => p.n)); return el("ul.pairs", {}, list.map((p) => { const bar = el("i"); bar.style.width = `${(100 * p.n) / most}%`; return el("li", {}, el("a", { href: href(p) }, el("span.pairs-name", {}, el("b", {}, p.truth || "∅"), el("span.arrow", {}, " read as "), el("b.no", {}, p.predicted || "∅")), el("span.pairs-bar", { ariaHidden: "true" }, bar), el("span.num", {}, count(p.n)))); })); };
+function pairs(list, href) {
+  const most = Math.max(...list.map((p) => p.n));
+  return el("ul.pairs", {}, list.map((p) => el("li", {}, el("a", { href: href(p) }, el("span.pairs-name", {}, el("b", {}, p.truth), el("span.arrow", {}, " read as "), el("b.no", {}, p.predicted)),
+    el("span.pairs-bar", { ariaHidden: "true" }, filled(p.n / most)), el("span.num", {}, count(p.n))))));
+}
 
 function robust(r) {
   const names = [...new Set((r?.corruptions ?? []).map((c) => c.name))], clean = r?.clean?.accuracy;
@@ -94,14 +103,16 @@ const EXPECTED = { same: "the answer stays the same", label: "the answer is righ
 
 function behaviour(list) {
   return el("ul.tests", {}, list.map((t) => {
-    const kept = t.n - t.failed, bar = el("i");
-    bar.style.width = t.n ? `${(100 * kept) / t.n}%` : "0";
-    return el("li", {}, el("span.tests-name", {}, t.name), el("span.muted.small", {}, `expected: ${EXPECTED[t.expect] ?? t.expect}${t.of ? ` (${t.of})` : ""}`), el("span.pairs-bar", { ariaHidden: "true" }, bar), el("b.num", {}, percent(t.n ? kept / t.n : null, 0)),
+    const kept = t.n - t.failed;
+    return el("li", {}, el("span.tests-name", {}, t.name), el("span.muted.small", {}, `expected: ${EXPECTED[t.expect] ?? t.expect}${t.of ? ` (${t.of})` : ""}`), el("span.pairs-bar", { ariaHidden: "true" }, filled(kept / t.n)), el("b.num", {}, percent(t.n ? kept / t.n : null, 0)),
       t.failed > 0 && t.items?.length ? el("a.num", { href: to.cases({ f: [["item", "in", t.items]], view: "gallery" }) }, `${count(t.failed)} of ${count(t.n)} failed`) : el("span.num.muted", {}, `${count(t.n)} tried`));
   }));
 }
 
 function table(figures) {
   const from = floorOf(figures.map((f) => f.low));
-  return el("div.scroll", {}, el("table.figures", {}, el("thead", {}, el("tr", {}, ["Split", "Labels", "Right", "", "Interval", "Items"].map((t, i) => el(`th${[2, 4, 5].includes(i) ? ".num" : ""}`, { scope: "col" }, t)))), el("tbody", {}, figures.map((f) => el("tr", {}, el("td", {}, f.split), el("td", {}, f.who), el("td.num", {}, el("b", {}, percent(f.accuracy))), el("td.figure-bar", {}, interval(f, from)), el("td.num.nowrap", {}, `${percent(f.low)} to ${percent(f.high)}`), el("td.num", {}, count(f.n)))))));
+  const heads = el("tr", {}, ["Split", "Labels", "Right", "", "Interval", "Items"].map((t, i) => el(`th${[2, 4, 5].includes(i) ? ".num" : ""}`, { scope: "col" }, t)));
+  const line = (f) => el("tr", {}, el("td", {}, f.split), el("td", {}, f.who), el("td.num", {}, el("b", {}, percent(f.accuracy))), el("td.figure-bar", {}, interval(f, from)),
+    el("td.num.nowrap", {}, `${percent(f.low)} to ${percent(f.high)}`), el("td.num", {}, count(f.n)));
+  return el("div.scroll", {}, el("table.figures", {}, el("thead", {}, heads), el("tbody", {}, figures.map(line))));
 }

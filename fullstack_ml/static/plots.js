@@ -4,7 +4,7 @@ import { count, percent } from "./address.js";
 
 const NS = "http://www.w3.org/2000/svg";
 
-export function svg(tag, props = {}, ...children) {
+function svg(tag, props = {}, ...children) {
   const node = document.createElementNS(NS, tag);
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;

@@ -97,5 +97,5 @@ export class Judge {
 
 /** The bar over the work: what it is about, tools, and the state of what is sent. */
 export function bar(title, about, tools, state) {
-  return [el("div.bar", {}, el("div.bar-title", {}, title, about), el("div.bar-tools", { role: "toolbar", ariaLabel: "Tools" }, tools.map((t) => (t instanceof Node ? t : button(t[0], t[1], t[2], "button.btn.quiet.small")))), state?.node), state?.banner];
+  return [el("div.bar", {}, el("div.bar-title", {}, title, about), el("div.bar-tools", { role: "toolbar", ariaLabel: "Tools" }, tools.map((t) => (t instanceof Node ? t : button(...t, "button.btn.quiet.small")))), state.node), state.banner];
 }
