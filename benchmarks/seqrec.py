@@ -9,8 +9,7 @@ and the two baselines answer the same questions: all of them rank the whole cata
 Beside that, the protocol of the paper: the true thing among 100 drawn at random from those that the user has not taken. There
 Kang and McAuley 2018 report HR@10 0.7410 and NDCG@10 0.5360 for SASRec on Games. Comparable: the same file, the same split, the
 same protocol; but all users instead of 10,000 of them, the 100 come from the things that training has seen, and 1,167 answers
-that it never saw count as missed. No full-ranking figure for this very file is quoted: those that are published for "Video Games"
-are of other 5-cores (24,303 users of the 2014 reviews, filtered until nothing changes) or of the reviews of 2018.
+that it never saw count as missed. No full-ranking figure for this very file was found to be quoted.
 """
 import argparse
 import json

@@ -477,8 +477,8 @@ def read_scores(
     "How sure a model is of each item."
     import pyarrow.parquet as pq
 
-    table = pq.read_table(find_artifact(cfg, "evaluate", ref).path("predictions.parquet"), columns=["id", "confidence"])
-    return {i: c for i, c in zip(*(table[name].to_pylist() for name in ("id", "confidence"))) if c is not None and not math.isnan(c)}
+    table = pq.read_table(find_artifact(cfg, "evaluate", ref).path("predictions.parquet"), columns=["item_id", "confidence"])
+    return {i: c for i, c in zip(*(table[name].to_pylist() for name in ("item_id", "confidence"))) if c is not None and not math.isnan(c)}
 
 
 def open_project(

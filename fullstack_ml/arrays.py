@@ -14,6 +14,7 @@ import re
 import struct
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def read_idx(
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, axes = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
-    except (OSError, EOFError, struct.error) as e:
+    except (OSError, EOFError, zlib.error, struct.error) as e:
         raise BadInput("This is no idx file", path.name, f"{e}. Fetch it again.") from e
     if zero or kind != 8 or len(data) != 4 + 4 * axes + math.prod(shape):
         raise BadInput("This idx file holds no bytes, or is cut short", path.name, f"It says {shape}, and has {len(data)} bytes. Fetch it again.")

@@ -114,7 +114,7 @@ def beam_search(
         raise BadConfig("This is no search", f"beam {beam}, most {most}, weight {weight}", "A beam and a text are 1 or longer, a weight lies between 0 and 1.")
     n, weight = len(logits), weight if prefixes else 0.0
     rows = _Rows(np.arange(n), np.zeros((n, 0), np.int64), np.zeros((n, 0)), np.zeros(n), prefixes.empty() if weight else None)
-    best, done = [([], [], np.nan, _NEVER)] * n, np.full(n, -np.inf)
+    best, done = [([], [], -np.inf, _NEVER)] * n, np.full(n, -np.inf)
     for length in range(most + 1):
         parents, tokens, logp, seen, score, state = _candidates(rows, _log_softmax(logits, banned), end, beam, prefixes, weight, last=length == most)
         items = rows.items[parents]

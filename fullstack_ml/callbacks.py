@@ -92,7 +92,7 @@ class EarlyStop:
         name, row = self.metric or f"val_{learner.task.main_metric}", learner.history[-1]
         if name not in row:
             raise BadConfig("There is no such figure in the log", name, f"There are {', '.join(k for k in row if k.startswith('val_'))}.")
-        sign = -1 if name.endswith("loss") else 1
+        sign = -1 if name.endswith(("loss", "cer", "wer")) else 1
         if self.row is None or sign * row[name] > sign * self.row[name]:
             self.row, self.weights = row, {k: v.detach().clone() for k, v in learner.shown.state_dict().items()}
         learner.stop = learner.stop or row["epoch"] - self.row["epoch"] >= self.patience

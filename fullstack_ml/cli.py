@@ -7,10 +7,13 @@ __all__ = ['commands', 'stage_help', 'run', 'main']
 
 # %% ../nbs/90_cli.ipynb #f9cc2719
 import argparse
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -160,6 +163,11 @@ def run(
         from fullstack_ml.core import compose_cfg
 
         cfg = compose_cfg(command, rest)
+        if command != "train" and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            from fullstack_ml.core import BadConfig
+
+            remedy = "Start it without torchrun. Folds can be trained one by one, train fold=stratified fold.k=0 and so on; fsml folds finds them."
+            raise BadConfig("Only a training is shared among processes", command, remedy)
         made = getattr(import_module(f"fullstack_ml.{command}"), command)(cfg)
         if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
             print(os.path.relpath(made.dir))
@@ -513,7 +521,7 @@ def main(
         stage = argv[0] if argv[0] not in _OTHERS else rest.pop(0) if argv[0] == "rerun" and rest and rest[0] in known else ""
         tell = (lambda: stage_help(stage, rest)) if stage else (lambda: f"usage: fsml {_USAGE[argv[0]]}\n\n{_OTHERS[argv[0]]}")
         return _guarded(argv[0], lambda: print(tell(), flush=True))
-    return _guarded(argv[0], lambda: run(argv))
+    return _guarded(argv[0], lambda: run(argv), works=argv[0] not in _OTHERS or argv[0] in ("rerun", "loop"))
 
 
 _USAGE = {
@@ -533,16 +541,42 @@ _USAGE = {
 }  # fmt: skip
 
 
-def _guarded(command: str, do: Callable[[], None]) -> int:
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    "A polite kill, or a terminal that closes, ends the block in order: what runs is stopped, what is half done is kept."
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = [s for s in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(s) is signal.SIG_DFL]  # not what nohup has set
     try:
-        do()
+        for s in before:
+            signal.signal(s, stop)
+        yield
+    finally:
+        for s in before:
+            signal.signal(s, signal.SIG_DFL)
+
+
+def _guarded(command: str, do: Callable[[], None], works: bool = False) -> int:
+    try:
+        with _signals():
+            do()
         return 0
+    except SystemExit as e:
+        if not isinstance(e.code, int) or e.code <= 128:
+            raise
+        print(f"\nfsml {command}: ended by {signal.Signals(e.code - 128).name}. The same command carries on.", file=sys.stderr)
+        return e.code
     except KeyboardInterrupt:
         print(f"\nfsml {command}: stopped. The same command carries on.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if works:
+            print(f"fsml {command}: stopped, as nobody reads its output any more. The same command carries on.", file=sys.stderr)
+        return 141 if works else 0
     except Exception as e:
         from fullstack_ml.core import FsmlError
 

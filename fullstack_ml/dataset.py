@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'DELETED', 'fingerprint', 'seals', 'sql_over', 'choose', 'read_columns', 'soft_labels', 'Entry', 'Dataset',
            'open_dataset', 'turn', 'read_tags', 'deleted_tags', 'check_tag', 'set_tag', 'find_version', 'diff_versions',
-           'write_version', 'dataset', 'withdrawn', 'find_made', 'known_items']
+           'write_version', 'dataset', 'withdrawn', 'find_made', 'only_by', 'known_items']
 
 # %% ../nbs/12_dataset.ipynb #dd3bef22
 import contextlib
@@ -553,6 +553,15 @@ def find_made(cfg: "DictConfig", parents: dict[str, Manifest]) -> Manifest | Non
     return made
 
 # %% ../nbs/12_dataset.ipynb #ae549f39
+def only_by(
+    table: "pa.Table",  # of a version; annotators (JSON)
+    names: Sequence[str],  # annotators
+) -> np.ndarray:  # bool [n]
+    "Which items nobody but these has labelled."
+    by = table["annotators"].to_pylist() if names and "annotators" in table.column_names else [None] * len(table)
+    return np.array([bool(a) and {*json.loads(a)} <= {*names} for a in by], bool)
+
+
 def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | None) -> tuple["pa.Table", Counter]:
     "The rows of a new version, and what was left out."
     import pyarrow as pa
@@ -566,10 +575,13 @@ def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | Non
     if (n := capped(None, cfg.limits.n_items)) is not None:
         table = table.take(sorted(sorted(range(len(table)), key=lambda i: digest(table["sha256"][i].as_py()))[:n]))
     groups, splits = make(cfg.split)(table, max_bits=cfg.near_duplicate_bits, before=before and known_items(before, cfg.near_duplicate_bits))
+    guessed, old = only_by(table, cfg.unscored), set(known)
+    meant = {g for g, guess in zip(groups, guessed) if not guess}
+    for k in (k for k in np.flatnonzero(guessed) if splits[k] in ("val", "test")):  # what a model guessed may teach, and never judge
+        splits[k] = "train" if groups[k] not in meant and table["id"][k].as_py() not in old else "guessed"
     table = table.append_column("group", pa.array(groups)).append_column("split", pa.array(splits, pa.string()))
-    if torn := splits.count(""):
-        left["bridges two splits"] = torn
-        table = table.filter(pc.not_equal(table["split"], ""))
+    left |= {why: n for name, why in (("", "bridges two splits"), ("guessed", "guessed, beside what is held out")) if (n := splits.count(name))}
+    table = table.filter(pc.is_in(table["split"], pa.array(["train", "val", "test"])))
     checks = dict(zip(*(pq.read_table(asked.path("checks.parquet"))[c].to_pylist() for c in ("item_id", "label"))))
     truth = [checks.get(i) if s == "test" else None for i, s in zip(table["id"].to_pylist(), table["split"].to_pylist())]
     table = table.append_column("truth", pa.array(truth, pa.string()))
@@ -578,7 +590,9 @@ def _rows(cfg: "DictConfig", parents: dict[str, Manifest], before: Dataset | Non
     answers = pq.read_table(asked.path("answers.parquet"))
     if "guide" not in answers.column_names:  # then only where annotators disagree is there more to know than the label
         answers = answers.filter(pc.is_in(answers["item_id"], table.filter(pc.less(table["agreement"], 1.0))["id"]))
-    soft = soft_labels(answers, said)
+    counted = dict(zip(agreed["item_id"].to_pylist(), agreed["annotators"].to_pylist()))  # a person's answer stands alone, whatever a caption says
+    pairs = zip(answers["item_id"].to_pylist(), answers["annotator"].to_pylist())
+    soft = soft_labels(answers.filter(pa.array([who in (counted.get(i) or ()) for i, who in pairs], pa.bool_())), said)
     at = pc.index_in(table["id"], soft["item_id"])
     shares = pc.coalesce(soft["soft"].take(at), _certain(table["label"]))
     return table.append_column("soft", shares).append_column("guide", soft["guide"].take(at)), left

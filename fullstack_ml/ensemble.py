@@ -126,7 +126,7 @@ def members(
         found = [find_artifact(cfg, "folds", ref) for ref in cfg.members]
     else:
         found = [m for m in list_artifacts(cfg, "folds") if m.parents["dataset"] == first.parents["dataset"]]
-    found = sorted({m.key: m for m in found}.values(), key=lambda m: m.id)
+    found = sorted({m.key: m for m in [*found, *(m for m in found if m.id == first.id)]}.values(), key=lambda m: m.id)  # of twins the one that was named
     for m in found:
         if m.parents["dataset"] != found[0].parents["dataset"]:
             raise BadConfig("These fold sets are of two dataset versions", f"{found[0].id}, {m.id}", "Cross-validate both on one version.")
@@ -184,7 +184,8 @@ def ensemble(
 
     first = find_parents(cfg)["folds"]
     counted, classes = members(cfg, first), first.read_json("folds.json")["classes"]
-    first = first if first.id in [m.id for m in counted] else counted[0]
+    if first.id not in [m.id for m in counted]:
+        raise BadConfig("The fold set that is the parent is none of the members", first.id, f"Set parents.folds={counted[0].id} as well.")
     cfg = OmegaConf.create({**OmegaConf.to_container(cfg), "members": [m.id for m in counted], "parents": {"folds": first.id}})  # the key knows who took part
     _, task = find_model(cfg, {"folds": first})
     rows, p = stack(counted, classes)

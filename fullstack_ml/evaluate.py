@@ -27,7 +27,7 @@ from .core import BadConfig, BadInput, FsmlError, capped, digest, progress, say,
 from .dataset import open_dataset
 from .intervals import bootstrap_interval, calibration
 from .measures import wilson
-from .records import Item, Label, Manifest, Prediction, draft, find_artifact, find_parents
+from .records import Item, ItemSequence, Label, Manifest, Prediction, draft, find_artifact, find_parents
 from .report_page import case_card, judge_gates, line_of_descent, render_report, training_curves
 from .robustness import behaviour, corrupted
 from .task import Task, load_model, load_task, task_config, torch_sessions
@@ -354,6 +354,8 @@ def doubts(
     read = rows["prediction"].notna()
     known = read & rows["label"].notna()
     some = rows[known]
+    if any(isinstance(label, ItemSequence) for label in some["label"]):
+        return Doubt(np.zeros(len(rows)), [None] * len(rows), None, 0, "What somebody took next is no label that could be wrong.")
     try:
         found = likely_wrong(some["said"], [v[known[read].to_numpy()] for v in answers.views], some["group"], some["split"] != "train", seed=seed)
     except BadInput:
@@ -519,6 +521,8 @@ def evaluate(
 
     parents = find_parents(cfg)
     run = parents["train"]
+    if "part" in run.metrics:
+        raise BadConfig("This run is one fold of several: it was trained on most of the version's val split", run.id, "fsml folds judges it, with the others.")
     dataset = find_artifact(cfg, "dataset", run.parents["dataset"])
     task, store, queries = load_task(task_config(run)), BlobStore(cfg.storage.blobs), dict(cfg.slices_by_query or {})
     model = load_model(task, run.config["model"], run.path("model.safetensors"))

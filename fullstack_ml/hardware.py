@@ -68,6 +68,9 @@ def pick_device(
     wanted: str = "auto",  # "auto", "cpu", "cuda", "mps"
 ) -> str:
     "The device to train on; `auto` takes a GPU where there is one."
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted != "auto" and not there.get(wanted.partition(":")[0]):
+        raise BadConfig("There is no such device here", wanted, f"Choose auto, {', '.join(kind for kind, is_there in there.items() if is_there)}.")
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .core import NotFound
+from .core import FsmlError, NotFound
 from .records import Manifest, list_artifacts
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # %% ../nbs/86_leaderboard.ipynb #d640c5eb
-_SKIP = ("parents", "tracking", "limits", "problem", "requirement", "members", "callbacks", "device", "loader")  # say nothing about a model
+_SKIP = ("parents", "tracking", "limits", "problem", "requirement", "members", "device")  # say nothing about a model
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -55,7 +55,10 @@ def _metric(m: Manifest) -> str:
         return m.metrics["main_metric"]
     from fullstack_ml.task import load_task
 
-    return load_task(m.read_json("model.json")["task"]).main_metric
+    try:  # a run that was made before this was written down
+        return load_task(m.read_json("model.json")["task"]).main_metric
+    except FsmlError:
+        return ""
 
 
 def leaderboard(

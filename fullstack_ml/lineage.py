@@ -28,6 +28,7 @@ def ancestors(
         if (m.kind, m.id) not in found:
             found[m.kind, m.id] = m
             todo += [find_artifact(cfg, kind, id) for kind, id in m.parents.items()]
+            todo += [find_artifact(cfg, "folds", id) for id in m.config.get("members") or () if m.kind == "ensemble"]  # of whom one is its parent
     return sorted(found.values(), key=lambda m: m.created, reverse=True)
 
 # %% ../nbs/81_lineage.ipynb #fbbbddea

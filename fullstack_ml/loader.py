@@ -564,10 +564,10 @@ def __iter__(self: Loader) -> Iterator[dict[str, np.ndarray]]:
                 waited += time.monotonic() - asked
                 self.reader.mend()
                 self._at = (epoch, self._at[1] + 1)
-                if batch is not None:
+                if batch is not None and len(self.numbers) >= min(self.least, self.batch_size):
                     yield batch
                 elif self.least and self.world_size > 1:
-                    raise BadInput(f"No item of batch {self._at[1]} of rank {self.rank} can be read, and the other ranks wait for it", dict(self.skipped))
+                    raise BadInput(f"Too few items of batch {self._at[1]} of rank {self.rank} can be read, and the other ranks wait for it", dict(self.skipped))
             self.reader.waited = waited / (time.monotonic() - began)
             self.reader.finish(pool)
             self._at = (epoch + 1, 0)

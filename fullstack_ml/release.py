@@ -254,7 +254,7 @@ class Release:
         "What a caller may know."
         shown = {k: self.about.get(k) for k in ("created", "metrics", "dataset", "train", "trial", "code") if k in self.about}
         task = {"name": type(self.task).__name__, "label_kind": self.task.label_kind, "accepts": list(self.task.accepts)}
-        return {"release": self.id, "variant": self.variant, "variants": list(self.about["graphs"]), "task": task, "labels": self.labels, **shown}
+        return {"release": self.id, "variant": self.variant, "variants": list(self.about["graphs"]), "task": task, "labels": self.labels[:1000], "n_labels": len(self.labels), **shown}
 
 
 def open_release(

@@ -252,7 +252,7 @@ def rerun(
             made = _made(stage, cfg, before)
         except FsmlError as e:
             raise _keep(running, e) from e
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             _keep(running, None)
             raise
     write_atomic(made.dir.with_suffix(".html"), to_html(nb, _facts(made, overrides)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core import BadConfig, digest, sha256
-from .dataset import SPLITS, Dataset, sql_over
+from .dataset import SPLITS, Dataset, only_by, sql_over
 from .pictures import near_duplicates, near_to
 
 if TYPE_CHECKING:
@@ -302,8 +302,7 @@ def one_fold(
         raise BadConfig("There is no such fold", k, f"Set fold.k to one of 0 to {n - 1}; fsml folds trains on all of them.")
     folds = draw_folds(data.arrow, n, seed, splitter, together)
     split = np.where(folds < 0, "test", np.where(folds == k, "val", "train"))
-    by = data.arrow["annotators"].to_pylist() if unscored and "annotators" in data.arrow.column_names else [None] * len(data)
-    guessed = np.array([bool(names) and {*json.loads(names)} <= {*unscored} for names in by], bool)
+    guessed = only_by(data.arrow, unscored)
     rows = data.arrow.set_column(data.arrow.column_names.index("split"), "split", pa.array(split.tolist(), pa.string()))
     found = data.where("true")  # a Dataset of its own
     found.arrow = rows.filter(pa.array(~(guessed & (folds == k))))

@@ -59,8 +59,8 @@ def asked_for(
         return {columns[0]: classes[1] if form == "auto" and is_share else None}
     if len(columns) == 1 and len(classes) == 2:
         return {columns[0]: classes[1]}
-    cut = len(_common_prefix(columns)) if not {*columns} & {*classes} else 0
-    found = {c: next((k for k in classes if c == k or (cut and c[:cut] + k == c)), None) for c in columns}
+    cut = max(range(len(_common_prefix(columns)) + 1), key=lambda n: sum(c[n:] in classes for c in columns))  # as in target_cat, target_car
+    found = {c: c[cut:] if c[cut:] in classes else None for c in columns}
     if strange := [c for c, k in found.items() if k is None]:
         raise BadConfig("The sample has a column that is none of the model's classes", strange[0], f"The classes are {', '.join(classes)}.")
     if missing := [k for k in classes if k not in found.values()]:

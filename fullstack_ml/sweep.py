@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,7 +234,7 @@ def run_trial(
     try:
         cfg = compose_cfg(t.stage, t.overrides, t.root)
         with locked(Path(t.root) / t.stage / f".draft-{t.key[:12]}.lock", t.stage, wait=True):
-            made = find_fresh(t.stage, cfg, find_parents(cfg)) if t.state != "failed" else None
+            made = find_fresh(t.stage, cfg, find_parents(cfg))  # so too where its work was done, and only its notebook failed
         made = made or rerun(t.stage, t.overrides, t.root, echo=True, running=t.dir / "running.ipynb")
         if made.key != t.key:
             raise FsmlError("The notebook made something else than its trial says", f"{made.kind}/{made.id}", "Was the code changed meanwhile? Run the sweep again.")
@@ -246,7 +247,8 @@ def run_trial(
 # %% ../nbs/83_sweep.ipynb #691ed392
 _CHILD = """import os, signal, sys, threading
 def follow():
-    sys.stdin.buffer.read()  # until whoever started this is gone
+    while os.read(0, 4096):  # until whoever started this is gone
+        pass
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=follow, daemon=True).start()
 from fullstack_ml.sweep import run_trial
@@ -369,6 +371,9 @@ class Sweep:
             raise BadConfig("The trials would rest elsewhere than their sweep", first.storage.root, "Give profile and storage to both; fsml rerun ... -m does.")
         parents = find_parents(first)
         self.fixed += [f"parents.{kind}={m.id}" for kind, m in parents.items() if f"parents.{kind}" not in {a.key for a in self.axes}]
+        if "members" in first and not first.members:  # as the parents are, so are those that an ensemble counts
+            counted = import_module("fullstack_ml.ensemble").members(first, parents["folds"])
+            self.fixed.append(f"members=[{','.join(m.id for m in counted)}]")
         search = {k: v for k, v in public(cfg.search).items() if k != "trials"}  # more of the same is the same sweep
         code = digest(key_parts(self.stage, first, parents)["code"])[:16]
         self.definition = {
@@ -487,7 +492,7 @@ def read_trials(
     "The table of a sweep."
     import pandas as pd
 
-    table, config = pd.read_csv(manifest.path("table.csv")), manifest.config
+    table, config = pd.read_csv(manifest.path("table.csv"), keep_default_na=False, na_values=[""]), manifest.config  # null is a value here
     name = _ranked(table, config["metric"])
     return table.sort_values(name, ascending=config["direction"] == "minimize", na_position="last", kind="stable") if name in table else table
 

@@ -200,6 +200,7 @@ def make_optim(
 class Bar:
     "A progress bar over all batches of a fit."
     first_only = True  # of several processes, the first one has it
+    bar = None
 
     def before_fit(self, learner: Learner) -> None:
         "Open the bar where a resumed run left off."
@@ -217,7 +218,8 @@ class Bar:
 
     def after_fit(self, learner: Learner) -> None:
         "Close."
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     on_error = after_fit
 
@@ -360,7 +362,7 @@ def read_wandb(
     for name in sorted(f for f in manifest.files if f.endswith(".wandb"))[-1:]:  # the newest; a run that was killed and continued has several
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(manifest.path(name))]
         try:
-            lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+            lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.splitlines()
         except (OSError, subprocess.SubprocessError) as e:
             raise FsmlError("wandb cannot read its own file", name, "Look at it with: wandb leet inspect.") from e
         records = (json.loads(line) for line in lines)
@@ -461,7 +463,7 @@ def _loaders(cfg: "DictConfig", task: Task, data: Dataset, store: BlobStore, mac
     if not len(batches):
         raise BadConfig("There are too few training items for a single batch", f"{len(batches.items)} items", "Label more, or lower batch_size.")
     valid = Loader(data, "val", store, task, 4 * size, **ranks, **cfg.loader)
-    one = Loader(data, "train", store, task, size, n_items=size, extra=extra, cache="none", on_error="skip")
+    one = Loader(data, "train", store, task, size, n_items=size, extra=extra, cache="none", on_error="skip", least=2)
     return batches, valid, next(iter(one), None)
 
 
@@ -513,6 +515,8 @@ def _train(cfg: "DictConfig", parents: dict[str, Manifest], machine: Machine, ep
     data, passed = known_labels(task, data, cfg.labels.on_strange, cfg.labels.on_empty_class)
     seed_everything(cfg.seed)
     model, augment = task.build_model(cfg.model), make(cfg.augment) if cfg.augment else None
+    if cfg.batch_size // machine.world_size < 2 and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        raise BadConfig("Batch normalisation needs two items a process", cfg.batch_size, "Raise batch_size.")
     batches, valid, one = _loaders(cfg, task, data, store, machine, getattr(augment, "mixes", False))
     optim, sched = make_optim(model, cfg.optim, epochs, -(-len(batches) // cfg.accumulate))
     with draft("train", cfg, parents, resume=True) if machine.rank == 0 else _nowhere() as d:
@@ -529,15 +533,16 @@ def _train(cfg: "DictConfig", parents: dict[str, Manifest], machine: Machine, ep
         if machine.rank:
             return None
         save_model(learner.shown.to("cpu"), d.dir / "model.safetensors", {"task": told, "model": cfg.model, "epoch": learner.epoch})
-        learner.call("after_saved")
         n = sum(p.numel() for p in model.parameters())
         d.metrics |= {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")} | {"split": "val", "epochs": learner.epoch, "parameters": n}
         d.metrics |= {"precision": machine.speed.precision, "layout": machine.speed.layout, "processes": machine.world_size}
+        d.metrics |= {"main_metric": task.main_metric}
         d.metrics |= {"part": f"fold {cfg.fold.k} of {cfg.fold.n}"} if cfg.get("fold") else {}
         for callback in callbacks:
             d.metrics |= callback.metrics() if hasattr(callback, "metrics") else {}
         if skipped:
             d.metrics["skipped"] = dict(skipped)
+        learner.call("after_saved")  # last: until then the checkpoint can bring it all back
     _tell(cfg, learner, d.metrics, last)
     return d.manifest
 

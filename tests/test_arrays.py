@@ -51,6 +51,7 @@ def test_the_same_from_the_command_line(tmp_path, folder, monkeypatch, capsys):
     (lambda f: (f / "train-labels-idx1-ubyte.gz").unlink(), "train-images-idx3-ubyte.gz.*labels-idx1"),
     (lambda f: (f / "t10k-images-idx3-ubyte.gz").write_bytes(b"junk"), "t10k-images-idx3-ubyte.gz"),
     (lambda f: (f / "t10k-images-idx3-ubyte.gz").write_bytes((f / "train-images-idx3-ubyte.gz").read_bytes()[:-50]), "t10k-images"),
+    (lambda f: (f / "t10k-images-idx3-ubyte.gz").write_bytes((b := (f / "train-images-idx3-ubyte.gz").read_bytes())[:99] + b"x" * 99 + b[198:]), "t10k-images"),
     (lambda f: (f / "t10k-labels-idx1-ubyte.gz").write_bytes((f / "train-labels-idx1-ubyte.gz").read_bytes()), "do not belong together.*30 pictures, 120 labels"),
     (lambda f: [p.unlink() for p in f.iterdir()], "no file of pictures"),
 ])  # fmt: skip

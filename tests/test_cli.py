@@ -137,6 +137,28 @@ def test_ctrl_c_says_that_the_same_command_carries_on(home):
     assert process.returncode == 130 and "carries on" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_is_said_and_ends_in_order(number):
+    program = "import sys, time; from fullstack_ml import cli\ndef run(words):\n  try: print('begun', flush=True); time.sleep(60)\n  finally: print('tidied', flush=True)\n"
+    program += "cli.run = run; sys.exit(cli.main(['train']))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + number and out == "tidied\n" and f"ended by {number.name}" in err and "Traceback" not in err
+
+
+def test_work_whose_output_nobody_reads_says_so():
+    program = "import sys; from fullstack_ml import cli; cli.run = lambda words: [print('x' * 9999, flush=True) for _ in range(99)]; sys.exit(cli.main(['train']))"
+    done = subprocess.run(f'{sys.executable} -c "{program}" | head -c 1; exit ${{PIPESTATUS[0]}}', shell=True, executable="/bin/bash", capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 141 and "nobody reads" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_only_a_training_is_shared_among_processes(home):
+    done = fsml("problem", WORLD_SIZE="2", RANK="1")
+    assert done.returncode == 2 and "Only a training is shared" in done.stderr
+
+
 def test_a_reader_who_has_seen_enough_is_no_error():
     done = subprocess.run(f"{sys.executable} -m fullstack_ml.cli train --help | head -1", shell=True, capture_output=True, text=True)
     assert done.stdout.startswith("usage") and "Traceback" not in done.stderr

@@ -44,10 +44,10 @@ def items_of(cfg, n, seed=0):
     ]
 
 
-def leave(cfg, items, n_checked=40, answers=None, names=None, agreement=1.0):
+def leave(cfg, items, n_checked=40, answers=None, names=None, agreement=1.0, by=("caption",)):
     """A crawl and its annotations as those stages would have left them."""
     names = names or [str(k % 10) for k in range(len(items))]
-    said = [{"item_id": i.id, "label": text(n), "annotators": ["caption"], "agreement": agreement} for i, n in zip(items, names)]
+    said = [{"item_id": i.id, "label": text(n), "annotators": list(by), "agreement": agreement} for i, n in zip(items, names)]
     with draft("crawl", cfg, {}) as d:
         write_items(d.dir / "items.parquet", items)
     with draft("annotate", cfg, {}) as d:
@@ -154,11 +154,29 @@ def test_truth_only_in_test_and_what_changed(cfg):
 def test_soft_labels_stand_in_the_table(cfg):
     items = items_of(cfg, 40)
     answers = [{"item_id": i.id, "annotator": a, "label": text(n)} for i in items for a, n in (("ada", "1"), ("ben", "2"))]
-    leave(cfg, items, answers=answers, agreement=0.5)
+    leave(cfg, items, answers=[*answers, *({**a, "annotator": "caption", "label": text("9")} for a in answers)], agreement=0.5, by=("ada", "ben"))  # whose word stands
     table = open_dataset(dataset(cfg)).arrow
     assert set(table["soft"].to_pylist()) == {'{"1": 0.5, "2": 0.5}'} and table["guide"].null_count == 40
-    leave(cfg, items, answers=[{**a, "label": text("a", "7")} for a in answers], names=["7"] * 40)
+    leave(cfg, items, answers=[{**a, "label": text("a", "7")} for a in answers], names=["7"] * 40, by=("ada", "ben"))
     assert set(open_dataset(dataset(cfg)).arrow["soft"].to_pylist()) == {'{"7": 1.0}'}, "where all agree it follows from the label"
+
+
+def test_what_a_model_guessed_teaches_and_never_judges(cfg):
+    items, names = items_of(cfg, 90), [str(k % 10) for k in range(90)]
+    leave(cfg, items)
+    before = open_dataset(dataset(cfg)).arrow
+    cfg = compose_cfg("dataset", ["name=others", "report=null"], out=cfg.storage.root)
+    said = [{"item_id": i.id, "label": text(n), "annotators": ["pseudo"] if k % 2 else ["pseudo", "ada"], "agreement": 1.0} for k, (i, n) in enumerate(zip(items, names))]
+    with draft("annotate", cfg, {}) as d:
+        for name, rows in (("consensus", said), ("checks", said[:20])):
+            pq.write_table(pa.Table.from_pylist(rows), d.dir / f"{name}.parquet")
+    version = dataset(cfg)
+    after = open_dataset(version).arrow
+    split, held = dict(zip(after["id"].to_pylist(), after["split"].to_pylist())), {"val", "test"}
+    assert {split.get(i.id) for i in items[1::2]} <= {"train", None} and held <= {split.get(i.id) for i in items[::2]}
+    groups = {g for g, s in zip(after["group"].to_pylist(), after["split"].to_pylist()) if s in held}
+    assert not groups & {g for g, s in zip(after["group"].to_pylist(), after["split"].to_pylist()) if s == "train"}, "no guess beside what is held out"
+    assert version.metrics["left_out"]["guessed, beside what is held out"] and len(after) < len(before)
 
 
 def test_entries_come_with_bytes_and_selections_are_versions_too(cfg):

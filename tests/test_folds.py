@@ -13,6 +13,7 @@ import pytest
 from fullstack_ml.blobs import BlobStore
 from fullstack_ml.core import BadConfig, BadInput, NotFound, compose_cfg, write_json
 from fullstack_ml.dataset import open_dataset
+from fullstack_ml.evaluate import evaluate
 from fullstack_ml.folds import Viewed, average, fold_config, folds, predict_run, read_oof, read_runs
 from fullstack_ml.records import Choice, Item, Prediction, Text, draft, find_artifact, find_parents, label_to_dict, list_artifacts, stage_key, write_items
 from fullstack_ml.splits import draw_folds, one_fold
@@ -150,11 +151,23 @@ def test_every_item_once_by_a_model_that_has_not_seen_it(tmp_path, capsys):
     assert sum(f["n"] for f in found.metrics["per_fold"]) == found.metrics["n"] == len(oof)
     assert set(found.parents) == {"dataset"} and len(list_artifacts(cfg, "train")) == 4
     assert find_artifact(cfg, "train").id == whole.id, "the run of a fold is never the latest"
+    with pytest.raises(BadConfig, match="one fold of several.*fsml folds"):  # it has seen most of val
+        evaluate(compose_cfg("evaluate", [*more, f"parents.train={read_runs(cfg, found)[0].id}"], out=str(tmp_path)))
 
     capsys.readouterr()
     viewed = folds(compose_cfg("folds", [*OVERRIDES, *more, "tta=flip"], out=str(tmp_path)))
     assert capsys.readouterr().out.count("unchanged") == 3 and len(list_artifacts(cfg, "train")) == 4, "views train nothing"
     assert viewed.key != found.key
+
+
+def test_a_label_that_the_model_does_not_have_is_a_wrong_answer_and_no_error():
+    task = load_task(compose_cfg("folds", OVERRIDES).task)
+    said = [Prediction(Choice(("one",)), 0.5, {"one": 0.5, "two": 0.25, "three": 0.25})] * 2
+    found = task.score(said, [Choice(("one",)), Choice(("nine",))])
+    assert found["accuracy"] == 0.5 and found["log_loss"] == pytest.approx(-np.log(0.5))
+    assert np.isnan(task.score(said, [Choice(("nine",))] * 2)["log_loss"])
+    with pytest.raises(BadInput, match="several classes.*one, two"):
+        task.target([Choice(("one", "two"))])
 
 
 def test_only_folds_are_no_latest(tmp_path):

@@ -130,6 +130,12 @@ def test_a_search_ends_where_no_end_comes():
         beam_search(logits, None, end=0, weight=2)
 
 
+def test_a_network_that_gives_no_numbers_is_sure_of_nothing():
+    logits = np.full((1, 3), np.nan)
+    found = beam_search(logits, lambda tokens, parents, items: logits[[0] * len(tokens)], end=0, most=5)
+    assert found.seen.tolist() == found.confidence.tolist() == [0.0]
+
+
 # scripts
 @pytest.mark.parametrize("text, nfd", [("한글", 6), ("déjà", 6), ("кот", 3), ("あガ", 3), ("", 0)])
 def test_what_is_spelled_apart_is_composed_again(text, nfd):

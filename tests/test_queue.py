@@ -10,13 +10,15 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from house import ROOT
 
-from fullstack_ml.annotate import Project, Rules, check_label, consensus, fill, find_project, is_alike, newest_answers, read_projects, recount, save_project
-from fullstack_ml.core import BadInput, NotFound
+from fullstack_ml.annotate import Project, Rules, check_label, consensus, fill, find_project, is_alike, newest_answers, read_projects, read_scores, recount, save_project
+from fullstack_ml.core import BadInput, NotFound, compose_cfg
 from fullstack_ml.leases import Given, Queue, history
-from fullstack_ml.records import Annotation, Box, Boxes, Choice, Item, Text, open_database
+from fullstack_ml.records import Annotation, Box, Boxes, Choice, Item, Text, draft, open_database
 from fullstack_ml.review import answer_question, ask, decide, disputes, list_questions, progress_of, read_guide, write_guide
 
 ONE, SEVEN = Choice(("1",)), Choice(("7",))
@@ -131,11 +133,10 @@ def test_next_sweeps_by_itself(db):
 
 
 def test_a_lease_can_be_renewed_and_given_back(db):
-    q = project(db, 2, lease=0.5)
+    q, a = project(db, 2), db.tables["assignment"]
     first, second = q.next([("ada", 2)])[0]
-    time.sleep(0.3)
+    db.transact(lambda tx: tx.execute(a.update().values(lease=time.time() - 1)))
     assert q.extend("ada", [first.id]) == 1 and q.extend("ben", [second.id]) == 0
-    time.sleep(0.3)
     assert q.sweep() == 1, "only the one that was not renewed"
     assert q.give_back("ben", [first.id]) == 0 and q.give_back("ada", [first.id, second.id]) == 1
     assert {t["leases"] for t in tasks(db).values()} == {0}
@@ -355,6 +356,13 @@ def test_orders(lite):
     q.give_back("ada", [h["id"] for h in _held(lite, p)])
     fill(lite, p, {i: k / 30 for k, i in enumerate(ids)})
     assert [t.item_id for t in Queue(lite, p).next([("ben", 30)])[0]] == ids, "a better model moves what waits"
+
+
+def test_the_order_of_a_report(lite, tmp_path):
+    cfg = compose_cfg("annotate", out=str(tmp_path))
+    with draft("evaluate", cfg, {}) as d:
+        pq.write_table(pa.table({"item_id": ["a", "b", "c"], "confidence": [0.5, None, 0.25]}), d.dir / "predictions.parquet")
+    assert read_scores(cfg, "latest") == {"a": 0.5, "c": 0.25}
 
 
 def _held(db, p):

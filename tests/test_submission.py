@@ -54,6 +54,13 @@ def test_what_is_wrong_is_named_with_its_line(sample, mine, said):
         check_submission(table(sample), table(mine))
 
 
+def test_columns_may_begin_with_a_word_of_their_own():
+    assert asked_for(table("id,class_cat,class_car a,0,0"), ["car", "cat"]) == {"class_cat": "cat", "class_car": "car"}
+    assert asked_for(table("id,cat,car a,0,0"), ["car", "cat"]) == {"cat": "cat", "car": "car"}
+    with pytest.raises(BadConfig, match="class_cow"):
+        asked_for(table("id,class_cat,class_cow a,0,0"), ["car", "cat"])
+
+
 def test_probabilities_are_checked_where_the_sample_has_zeros():
     """Many samples are filled with 0, which is no hint: what the columns mean is known from their names."""
     sample, meaning = table("id,cat,dog a,0,0 b,0,0"), {"cat": "cat", "dog": "dog"}

@@ -107,6 +107,8 @@ def test_two_at_once_each_with_its_share_of_the_cores(home):
     made = sweep(cfg_of("problem.gates.size_mb=1,2"))
     check_sweep(made)
     cores, told = len(os.sched_getaffinity(0)), int(os.environ["OMP_NUM_THREADS"])
+    for log in the_sweep(home).glob("*/log.txt"):
+        assert "Fatal" not in log.read_text(), "a trial's process ends in order"
     for m in artefacts():
         assert f"threads {max(1, min(told, cores // 2))}" in m.dir.with_suffix(".ipynb").read_text()
 

@@ -235,7 +235,7 @@ def test_a_batch_without_a_number_names_its_items_or_is_left_out(tmp_path, monke
 @pytest.mark.parametrize("override, said", [
     ("speed.precision=fp16", "fp16.*auto, fp32, bf16"), ("speed.layout=round", "round"), ("labels.balance=some", "balance"), ("labels.on_strange=perhaps", "perhaps"),
     ("callbacks.ema.decay=2", "0 and 1"), ("callbacks.clip.max_norm=-1", "positive"), ("callbacks.early_stop.patience=0", "epoch or more"), ("accumulate=0", "accumulate=1"),
-    ("callbacks.stop_on_nan.on_nan=pray", "raise or skip"), ("callbacks.checkpoint.on_full=pray", "raise or skip"),
+    ("callbacks.stop_on_nan.on_nan=pray", "raise or skip"), ("batch_size=1", "Raise batch_size"), ("device=cuda", "no such device.*auto, cpu"), ("device=gpu", "no such device"), ("callbacks.checkpoint.on_full=pray", "raise or skip"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(tmp_path, override, said):
     version(tmp_path)

@@ -46,13 +46,19 @@ export function reliability(bins, href) {
     bins.map((b) => link(href(b), `sure ${percent(b.low, 0)} to ${percent(b.high, 0)}: ${percent(b.accuracy)} right of ${count(b.n)}`, svg("circle", { class: "dot", cx: round(x(b.confidence)), cy: round(y(b.accuracy)), r: round(4 + 7 * Math.sqrt(b.n / most)) }))));
 }
 
+/** Round marks of an axis of shares: from the top down, not below `low`. */
+function sharesFrom(low) {
+  const step = low > 0.75 ? 0.05 : low > 0.45 ? 0.1 : low > 0 ? 0.2 : 0.25;
+  return Array.from({ length: Math.floor((1 - low) / step + 1e-9) + 1 }, (_, i) => 1 - i * step);
+}
+
 /** Series of points {x, y, low, high, n, href}; `names` stand under the plot as its key. */
 export function lines(series, { label, ticks = null, low = 0 }) {
   const [w, h, m] = [340, 220, { l: 40, r: 12, t: 10, b: 34 }], all = series.flatMap((s) => s.points);
   const [x0, x1] = [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))], x = (v) => (x1 === x0 ? (m.l + w - m.r) / 2 : m.l + ((v - x0) * (w - m.l - m.r)) / (x1 - x0)), y = (v) => h - m.b - ((v - low) * (h - m.t - m.b)) / (1 - low);
   const marks = ticks ?? [...new Set(all.map((p) => p.x))].sort((a, b) => a - b).map((v) => [v, String(v)]), every = Math.ceil(marks.length / 8);
   return el("figure.plotted", {}, svg("svg", { class: "plot", viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": label },
-    [0, 0.25, 0.5, 0.75, 1].map((t) => low + t * (1 - low)).map((t) => [svg("line", { class: "grid", x1: m.l, x2: w - m.r, y1: y(t), y2: y(t) }), written(m.l - 6, y(t) + 3.5, "end", `${Math.round(100 * t)}`)]),
+    sharesFrom(low).map((t) => [svg("line", { class: "grid", x1: m.l, x2: w - m.r, y1: y(t), y2: y(t) }), written(m.l - 6, y(t) + 3.5, "end", `${Math.round(100 * t)}`)]),
     marks.filter((_, i) => i % every === 0).map(([v, text]) => written(x(v), h - m.b + 15, "middle", text)), written(x((x0 + x1) / 2), h - 4, "middle", label, "axis"),
     series.map((s, i) => [
       s.points.length > 1 && s.points.every((p) => p.low !== undefined) && series.length === 1 && svg("polygon", { class: `band s${i % 6}`, points: [...s.points.map((p) => `${round(x(p.x))},${round(y(p.high))}`), ...[...s.points].reverse().map((p) => `${round(x(p.x))},${round(y(Math.max(low, p.low)))}`)].join(" ") }),

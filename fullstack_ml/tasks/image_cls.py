@@ -177,6 +177,8 @@ class ImageClassification(Task):
     def target(self, labels: Sequence[Label]) -> np.ndarray:
         "Class numbers, int64 [batch]."
         index = {name: i for i, name in enumerate(self.labels)}
+        if wrong := next((label for label in labels if len(label.names) != 1), None):
+            raise BadInput("This item has several classes, and this task gives one", ", ".join(wrong.names), "Label one class an item, or leave it out: labels.on_strange=skip.")
         try:
             return np.array([index[label.names[0]] for label in labels], np.int64)
         except KeyError as e:
@@ -209,12 +211,13 @@ class ImageClassification(Task):
         if not predictions:
             return {"accuracy": float("nan"), "f1_macro": float("nan"), "log_loss": float("nan")}
         truth, said = [l.names[0] for l in labels], [p.label.names[0] for p in predictions]
+        known = [k for k, name in enumerate(truth) if name in self.labels]  # of a class that the model does not have no share was given
         scores = np.array([[p.scores[name] for name in self.labels] for p in predictions])
         order = np.argsort(self.labels)
         return {
             "accuracy": float(accuracy_score(truth, said)),
             "f1_macro": float(f1_score(truth, said, average="macro", labels=sorted(set(truth)), zero_division=0)),
-            "log_loss": float(log_loss(truth, scores[:, order], labels=[self.labels[i] for i in order])),
+            "log_loss": float(log_loss([truth[k] for k in known], scores[known][:, order], labels=[self.labels[i] for i in order])) if known else float("nan"),
         }
 
 # %% ../../nbs/31_image_cls.ipynb #69d3830d

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def read_interactions(
                 if len(words) < 2:
                     raise BadInput(f"{path.name}, line {n}: this is no pair", line.strip(), "Write user and item with a space or a tab between them; more columns are passed over.")
                 found.setdefault(words[0], []).append(words[1])
-    except (OSError, EOFError, UnicodeDecodeError) as e:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
         raise BadInput("This text of pairs cannot be read", path.name, f"{e}. Give UTF-8 text, plain or as .gz.") from e
     return found
 
