@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['Open', 'Reports', 'story']
 
-# %% ../nbs/47_reports.ipynb #135b2383
+# %% ../nbs/47_reports.ipynb #fe811cfd
 import json
 import re
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastcore.basics import patch
 
 from .cases import Cases
-from .columns import make_column
+from .columns import Column
 from .core import FsmlError, NotFound
 from .records import Annotation, Database, Item, Manifest, Source, find_artifact, label_from_dict, list_artifacts
 from .verdicts import newest_verdicts, verdicts_of
@@ -76,12 +77,10 @@ class Open:
             return {"sha256": i.sha256, "mime": i.mime, "width": i.width, "height": i.height}
         raise NotFound("The picture of this item is not known any more", item, "Its dataset version was deleted.")
 
-# %% ../nbs/47_reports.ipynb #914d2f72
+# %% ../nbs/47_reports.ipynb #211e1a2b
 @patch
 def know_verdicts(self: Open, seconds: float = 2.0) -> None:
     "Bring the column `verdict` of the cases up to date: what is said of each item now, by whomever."
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import sqlalchemy as sa
 
     with self.lock:
@@ -91,29 +90,36 @@ def know_verdicts(self: Open, seconds: float = 2.0) -> None:
         with self.db.engine.connect() as c:
             there = tuple(c.execute(sa.select(sa.func.count(), sa.func.max(t.c.created)).where(t.c.report == self.report.id)).one())
         if there != self.judged:
-            newest = newest_verdicts(verdicts_of(self.db, self.report.id))
-            said: list = [None] * len(self.cases)
-            ids = list(newest)
-            for i, row in zip(ids, pc.index_in(pa.array(ids, pa.string()), self.cases.ids.combine_chunks()).to_pylist() if ids else ()):
-                if row is not None:
-                    said[row] = sorted({v.verdict for v in newest[i].values() if v.verdict})
-            column = make_column("verdict", pa.chunked_array([pa.array([s or [] for s in said], pa.list_(pa.string()))]), "category")
-            self.cases.learn(column)
+            self.cases.learn(self._verdict_column())
             self.judged = there
         self.looked = time.monotonic()
 
 
 @patch
+def _verdict_column(self: Open) -> Column:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    newest = newest_verdicts(verdicts_of(self.db, self.report.id))
+    said = {i: sorted({v.verdict for v in some.values() if v.verdict}) for i, some in newest.items()}
+    at = pc.index_in(pa.array(list(said), pa.string()), self.cases.ids.combine_chunks()).to_pylist() if said else []
+    pairs = sorted((row, v) for row, verdicts in zip(at, said.values()) if row is not None for v in verdicts)
+    values = [v for v, _ in Counter(v for _, v in pairs).most_common()]
+    codes, rows = (np.array(x, np.int32) for x in ([values.index(v) for _, v in pairs], [row for row, _ in pairs]))
+    return Column("verdict", "category", codes, values, len(self.cases), rows)
+
+
+@patch
 def learn(
     self: Cases,
-    column: Any,  # of `columns.make_column`, as long as the report
+    column: Column,  # as long as the report
 ) -> None:
     "Take in a column that the report did not have, or put a newer one in its place."
     self._columns[column.name] = column
     self._rows.cache_clear()
     self.__dict__.pop("_told", None)
 
-# %% ../nbs/47_reports.ipynb #4f6aec7c
+# %% ../nbs/47_reports.ipynb #1ffcb629
 _ROWS, _MOST = 400_000, 8  # in memory at once: rows of all open reports, and reports
 
 
@@ -176,6 +182,15 @@ class Reports:
         except NotFound:
             return None
         return found if found.id == id else None
+
+    def warm(self) -> None:
+        "Open the newest report, for whoever comes first."
+        newest = list_artifacts(self.cfg, "evaluate")[-1:]
+        try:
+            for m in newest:
+                self.open(m.id).know_verdicts()
+        except FsmlError:  # whoever opens it is told
+            pass
 
     def list(self) -> list[dict]:  # newest first: id, created, run, dataset, dataset_name, accuracy, low, high, n, n_items, against, split
         "What reports there are, with their figure."
