@@ -215,7 +215,7 @@ class Cases:
         if at.null_count:
             self.warnings.append(f"{at.null_count} of {self.n} predictions are of items that the dataset version {dataset.id} does not hold.")
         items = items.take(at)
-        self._hashes = items["sha256"].to_pylist()
+        self._hashes = items["sha256"].to_pylist() if "sha256" in items.column_names else None
         if "group" in items.column_names and self.n:
             codes = coded(items["group"])[0].astype(np.int64)
             self.group = np.where(codes >= 0, codes, self.n + np.arange(self.n))
