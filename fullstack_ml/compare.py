@@ -59,7 +59,7 @@ def _state(a: Cases, b: Cases, rows: np.ndarray, others: np.ndarray) -> np.ndarr
 def _interval(gain: np.ndarray, groups: np.ndarray, seed: int) -> tuple[float | None, float | None]:
     if not len(gain):
         return None, None
-    if len(np.unique(groups)) < 2 or (gain == gain[0]).all():
+    if (groups == groups[0]).all() or (gain == gain[0]).all():
         _, far = bootstrap_interval(np.zeros(len(gain)), groups)
         return max(-1.0, float(gain.mean()) - far), min(1.0, float(gain.mean()) + far)
     return bootstrap_interval(gain, groups, seed=seed)
@@ -74,7 +74,7 @@ def _edits(a: Cases, b: Cases, rows: np.ndarray, others: np.ndarray, seed: int) 
     if not known.any():
         return None
     was, is_, length, group = (rate * length)[known], (other * length)[known], length[known], group[known]
-    flat = (was == is_).all() or len(np.unique(group)) < 2
+    flat = (was == is_).all() or (group == group[0]).all()
     low, high = (None, None) if flat else bootstrap_interval(is_ - was, group, seed=seed, weights=length)
     return {"a": float(was.sum() / length.sum()), "b": float(is_.sum() / length.sum()), "difference": float((is_ - was).sum() / length.sum()), "low": low, "high": high}
 

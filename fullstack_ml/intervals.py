@@ -25,7 +25,8 @@ def bootstrap_interval(
     values = np.asarray(values, float)
     if not len(values):
         return float("nan"), float("nan")
-    group = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups, str), return_inverse=True)[1]
+    named = np.arange(len(values)) if groups is None else np.asarray(groups)
+    group = np.unique(named if named.dtype.kind in "iu" else named.astype(str), return_inverse=True)[1]
     sizes, sums = np.bincount(group, weights), np.bincount(group, values)
     if values.min() == values.max() or len(sizes) < 2:
         ci = binomtest(int(round(float(np.clip(sums / np.maximum(sizes, 1e-12), 0, 1).sum()))), len(sizes)).proportion_ci(level)
