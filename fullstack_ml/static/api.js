@@ -32,10 +32,11 @@ export class Api {
 
   async #ask(method, path, body) {
     const headers = { Accept: "application/json" };
-    if (body !== undefined) Object.assign(headers, { "Content-Type": "application/json", "X-CSRF": this.csrf });
+    const isRaw = body instanceof Blob; // a picture goes as it is
+    if (body !== undefined) Object.assign(headers, { "Content-Type": isRaw ? body.type || "application/octet-stream" : "application/json", "X-CSRF": this.csrf });
     let answer, held;
     try {
-      answer = await fetch(this.base + path, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin", signal: AbortSignal.timeout(20000) });
+      answer = await fetch(this.base + path, { method, headers, body: body && (isRaw ? body : JSON.stringify(body)), credentials: "same-origin", signal: AbortSignal.timeout(isRaw ? 60000 : 20000) });
       held = await answer.json();
     } catch {
       throw new Failure(answer && !answer.ok ? answer.status : 0, { message: "The server does not answer." });

@@ -1,4 +1,4 @@
-// outbox.js: what an annotator did is written down in the browser first, and sent afterwards, in order, as often as needed.
+// outbox.js: what a person did is written down in the browser first, and sent afterwards, in order, as often as needed.
 //
 // The server keeps each id once, so that sending again is harmless; a record leaves the box only when the server has named its id.
 // IndexedDB with strict durability holds the box, because it survives a killed browser and has room for thousands of boxes;
@@ -6,9 +6,10 @@
 import { Failure } from "./api.js";
 import { say } from "./dom.js";
 
+const BATCHED = ["answers", "verdicts"]; // kinds whose path takes a list of that name
 const BATCH = 50, BYTES = 400_000, FIRST_WAIT = 400, LONGEST_WAIT = 6_000;
 
-/** Records of one account and project in this browser. */
+/** Records of one account and project, or report, in this browser. */
 class Store {
   constructor(owner) { this.owner = owner; this.unsure = new Map(); this.spare = `fsml.outbox.${owner}`; }
 
@@ -82,7 +83,7 @@ export class Outbox extends EventTarget {
     this.flush();
   }
 
-  /** `kind` is the path of the API: "answers" go in batches, "decisions" one by one; `about` stays here: what undo needs to show it again. */
+  /** `kind` is the path of the API: "answers" and "verdicts" go in batches, "decisions" one by one; `about` stays here: what undo needs to show it again. */
   add(kind, body, about = null) {
     const record = { id: body.id, owner: this.store.owner, seq: ++this.seq, kind, body, about };
     this.records.push(record);
@@ -133,25 +134,25 @@ export class Outbox extends EventTarget {
     let bytes = 0;
     for (const r of this.records) {
       bytes += JSON.stringify(r.body).length;
-      if (r.kind !== kind || batch.length >= (kind === "answers" ? this.size : 1) || (batch.length && bytes > BYTES)) break;
+      if (r.kind !== kind || batch.length >= (BATCHED.includes(kind) ? this.size : 1) || (batch.length && bytes > BYTES)) break;
       batch.push(r);
     }
     return batch;
   }
 
   async #send(batch) {
-    const alone = batch[0].kind !== "answers";
+    const { kind } = batch[0], alone = !BATCHED.includes(kind);
     try {
-      const { results } = alone ? (await this.api.post("/" + batch[0].kind, batch[0].body), { results: [{ id: batch[0].id, status: "stored" }] })
-        : await this.api.post("/answers", { answers: batch.map((r) => r.body) });
+      const { results } = alone ? (await this.api.post("/" + kind, batch[0].body), { results: [{ id: batch[0].id, status: "stored" }] })
+        : await this.api.post("/" + kind, { [kind]: batch.map((r) => r.body) });
       const before = this.records.length;
       for (const r of results) this.#settle(r.id, r.status === "refused" ? r.error ?? {} : null, r.status);
-      if (this.records.length === before) throw new Failure(0, { message: "The server names none of the answers that it was sent." });
+      if (this.records.length === before) throw new Failure(0, { message: "The server names none of what it was sent." });
     } catch (failure) {
-      // Only one record can be wrong, not its neighbours: look for it by halves, and keep it for the annotator to see.
+      // Only one record can be wrong, not its neighbours: look for it by halves, and keep it for the person to see.
       if (!(failure instanceof Failure) || ![400, 404, 409, 413, 415, 422].includes(failure.status)) throw failure;
       if (batch.length > 1) this.size = Math.max(1, batch.length >> 1);
-      else if (failure.status === 404 && !alone) throw failure; // the project itself is gone: keep everything
+      else if (failure.status === 404 && !alone) throw failure; // the project or the report itself is gone: keep everything
       else this.#settle(batch[0].id, { message: failure.message, remedy: failure.remedy }, "refused");
     }
   }
@@ -180,8 +181,10 @@ export class Outbox extends EventTarget {
   /** The page goes: the rest is tried once more without waiting, and stays in the box until a later page hears of it. */
   #leave() {
     this.store.spill();
-    const batch = this.records.filter((r) => r.kind === "answers").slice(0, BATCH).map((r) => r.body);
-    if (batch.length) this.api.beacon("/answers", { answers: batch });
+    for (const kind of BATCHED) {
+      const batch = this.records.filter((r) => r.kind === kind).slice(0, BATCH).map((r) => r.body);
+      if (batch.length) this.api.beacon("/" + kind, { [kind]: batch });
+    }
   }
 
   #tell() { this.dispatchEvent(new Event("change")); }

@@ -48,9 +48,9 @@ export function showKeys(groups) {
   sheetOf("Keys", el("div.keys", {}, groups.map(([title, rows]) => el("section", {}, el("h3", {}, title), el("dl", {}, rows.filter(Boolean).map(([keys, what]) => el("div", {}, el("dt", {}, kbd(keys)), el("dd", {}, what))))))));
 }
 
-/** Answers that the server would not take: they stay until the annotator has seen them. */
+/** What the server would not take: it stays until the person has seen it. */
 export function showRefused(outbox, open) {
-  const box = sheetOf("Answers that were not accepted", el("ul.refused", {}, outbox.refused.map((r) => el("li", {},
+  const box = sheetOf("Not accepted", el("ul.refused", {}, outbox.refused.map((r) => el("li", {},
     el("p", {}, r.refused.message ?? "No reason was given."), r.refused.remedy && el("p.muted", {}, r.refused.remedy),
     el("div.actions", {}, open && r.about && button("Look at it", "", () => { shut(box); outbox.forget(r.id); open(r); }, "button.btn.small"), button("Forget it", "", (e) => { outbox.forget(r.id); e.target.closest("li").remove(); if (!outbox.refused.length) shut(box); }, "button.btn.small.danger"))))));
 }
