@@ -149,6 +149,16 @@ async def look(port: int, token: str, reports: list[str], n: int, seconds: float
     drawn = time.perf_counter() - started
     print(f"first screen of a server that has just started (page, about, 100 cases): {drawn * 1000:.0f} ms; memory of the server process {memory(process)[0]:.0f} MB")
     started = time.perf_counter()
+    await one.get("page", f"/r/{reports[0]}/cases")
+    await one.get("about", f"/api/r/{reports[0]}/about")
+    await one.get("first cases", f"/api/r/{reports[0]}/cases?n=100")
+    print(f"first screen of a report that nobody has opened yet: {(time.perf_counter() - started) * 1000:.0f} ms; memory {memory(process)[0]:.0f} MB")
+    started = time.perf_counter()
+    await one.get("page", f"/r/{report}/cases")
+    await one.get("about", f"{api}/about")
+    await one.get("first cases", f"{api}/cases?n=100")
+    print(f"first screen of one that is open: {(time.perf_counter() - started) * 1000:.0f} ms")
+    started = time.perf_counter()
     await one.get("confusion", f"{api}/confusion?" + urlencode({"f": json.dumps([["split", "=", "test"]])}))
     for column in COLUMNS:
         await one.get("slice", f"{api}/slice?" + urlencode({"column": column, "f": json.dumps([["split", "=", "test"]])}))

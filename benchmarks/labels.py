@@ -1,6 +1,6 @@
 """Likely wrong labels: MNIST with a share of its labels flipped by seed, `likely_wrong` beside cleanlab on the same features, in one run.
 
-    python benchmarks/labels.py --mnist FOLDER [--items 60000] [--flipped 0.05] [--seed 0] [--network 1]
+    python benchmarks/labels.py --mnist FOLDER [--items 20000] [--flipped 0.05] [--seed 0] [--network 1]
 
 FOLDER holds the four idx files as they are published, packed or not. Ours and cleanlab get the same labels, the same features and the
 same five folds. Cleanlab gets its probabilities as its own guides make them: out-of-sample, by cross-validation of a logistic
@@ -97,7 +97,7 @@ def main() -> int:
     """Run what was asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, required=True)
-    parser.add_argument("--items", type=int, default=60_000)
+    parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--flipped", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--network", type=int, default=0)

@@ -214,7 +214,8 @@ class Cases:
         at = pc.index_in(self.ids, items["id"])
         if at.null_count:
             self.warnings.append(f"{at.null_count} of {self.n} predictions are of items that the dataset version {dataset.id} does not hold.")
-        items = items.take(at)
+        if len(items) != self.n or not pc.all(pc.equal(self.ids, items["id"])).as_py():  # else both are in one order, and nothing need be copied
+            items = items.take(at)
         self._hashes = items["sha256"].to_pylist() if "sha256" in items.column_names else None
         if "group" in items.column_names and self.n:
             codes = coded(items["group"])[0].astype(np.int64)

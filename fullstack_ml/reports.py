@@ -236,7 +236,8 @@ def story(
         told |= {**plain, **origin, **({"source_url": source} if source else {})}
     mine = _one(opened.report, "predictions.parquet", "item_id", item, ("item_id", "scores"))
     told |= {"item": item, "scores": json.loads(mine["scores"]) if mine and mine.get("scores") else {}}
-    said = [{"report": v.report, "author": v.author, "verdict": v.verdict, "comment": v.comment, "created": v.created, "sent": v.sent, "saw": v.meta} for v in verdicts_of(db, items=[item])]
+    told = ("report", "author", "verdict", "comment", "created", "sent")
+    said = [{**{k: getattr(v, k) for k in told}, "saw": v.meta} for v in verdicts_of(db, items=[item])]
     return {"item": told, "answers": _answers(db, item), "versions": _versions(reports, item), "predictions": _predictions(reports, item), "verdicts": said}
 
 

@@ -17,7 +17,7 @@ from fullstack_ml.sample_site import answer_sheet, wrong_captions
 
 N = 1000  # pictures of the gallery, 20 of them under a wrong caption
 OVERRIDES = [
-    "crawl:source.host.port=0", f"source.host.n_items={N}", "train:epochs=4", "train:task.size=16", "train:speed.precision=fp32", "train:speed.layout=contiguous", "train:tracking=disabled",
+    "crawl:source.host.port=0", f"source.host.n_items={N}", "train:epochs=4", "train:speed.precision=fp32", "train:speed.layout=contiguous", "train:tracking=disabled",
     "evaluate:robustness.n=0", "dataset:report=null",
 ]  # fmt: skip
 

@@ -31,7 +31,7 @@ def test_each_is_stronger_than_the_one_before(name, size, colour):
     made = [corrupt(image, name, s) for s in (1, 2, 3, 4, 5)]
     assert all(m.shape == image.shape and m.dtype == np.uint8 for m in made)
     distances = [far(m, image) for m in made]
-    assert distances[0] > 0 and all(b > 0.95 * a for a, b in zip(distances, distances[1:])) and distances[-1] > 1.3 * distances[0], distances
+    assert distances[0] > 0 and all(b > 0.95 * a for a, b in zip(distances, distances[1:])) and distances[-1] > 1.1 * distances[0], distances
     assert (corrupt(image, name, 3, seed=4) == corrupt(image, name, 3, seed=4)).all()
 
 
