@@ -203,7 +203,7 @@ class Reports:
                           "n_items": k.get("n_items"), "against": k.get("accuracy_against"), "split": k.get("accuracy_split"), "gone": of not in names})  # fmt: skip
         return found
 
-# %% ../nbs/47_reports.ipynb #2c083c77
+# %% ../nbs/47_reports.ipynb #05c2681a
 _ASKED = 30  # versions and reports at most
 _ORIGIN = ("source", "url", "page_url", "author", "licence", "licence_from", "opt_out", "fetched_at", "mime", "width", "height", "caption", "state", "reason")
 
@@ -236,8 +236,7 @@ def story(
         told |= {**plain, **origin, **({"source_url": source} if source else {})}
     mine = _one(opened.report, "predictions.parquet", "item_id", item, ("item_id", "scores"))
     told |= {"item": item, "scores": json.loads(mine["scores"]) if mine and mine.get("scores") else {}}
-    told = ("report", "author", "verdict", "comment", "created", "sent")
-    said = [{**{k: getattr(v, k) for k in told}, "saw": v.meta} for v in verdicts_of(db, items=[item])]
+    said = [{**{k: getattr(v, k) for k in ("report", "author", "verdict", "comment", "created", "sent")}, "saw": v.meta} for v in verdicts_of(db, items=[item])]
     return {"item": told, "answers": _answers(db, item), "versions": _versions(reports, item), "predictions": _predictions(reports, item), "verdicts": said}
 
 
