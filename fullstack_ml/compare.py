@@ -13,7 +13,7 @@ import numpy as np
 
 from .cases import SHOWN, Cases, open_cases
 from .core import BadInput, NotFound
-from .intervals import bootstrap_interval, mcnemar
+from .intervals import bootstrap_interval, group_sums, mcnemar
 from .records import list_artifacts
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _state(a: Cases, b: Cases, rows: np.ndarray, others: np.ndarray) -> np.ndarr
 def _interval(gain: np.ndarray, groups: np.ndarray, seed: int) -> tuple[float | None, float | None]:
     if not len(gain):
         return None, None
-    if (groups == groups[0]).all() or (gain == gain[0]).all():
+    if np.ptp(np.divide(*group_sums(gain, groups))) < 1e-12:
         _, far = bootstrap_interval(np.zeros(len(gain)), groups)
         return max(-1.0, float(gain.mean()) - far), min(1.0, float(gain.mean()) + far)
     return bootstrap_interval(gain, groups, seed=seed)
@@ -74,7 +74,7 @@ def _edits(a: Cases, b: Cases, rows: np.ndarray, others: np.ndarray, seed: int) 
     if not known.any():
         return None
     was, is_, length, group = (rate * length)[known], (other * length)[known], length[known], group[known]
-    flat = (was == is_).all() or (group == group[0]).all()
+    flat = np.ptp(np.divide(*group_sums(is_ - was, group, length))) < 1e-12
     low, high = (None, None) if flat else bootstrap_interval(is_ - was, group, seed=seed, weights=length)
     return {"a": float(was.sum() / length.sum()), "b": float(is_.sum() / length.sum()), "difference": float((is_ - was).sum() / length.sum()), "low": low, "high": high}
 

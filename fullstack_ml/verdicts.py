@@ -242,7 +242,11 @@ def save_slice(
 ) -> None:
     "Keep a filter under a name; raises `BadInput` for no name."
     name = " ".join(tidy(name).split())
-    if not 1 <= len(name) <= 100 or len(json.dumps(filter)) > 20_000:
+    try:
+        size = len(json.dumps(filter, allow_nan=False))
+    except (ValueError, RecursionError) as e:
+        raise BadInput("A filter holds plain values", str(e)[:80], "Write texts, and numbers that are finite.") from e
+    if not 1 <= len(name) <= 100 or size > 20_000:
         raise BadInput("A slice has a name of 1 to 100 characters, and a filter of at most 20,000", name[:100], "Write a shorter one.")
     t, key = db.tables["slice"], digest(name)[:40]
     row = {"id": key, "name": name, "filter": filter, "author": by, "created": now()}
