@@ -336,13 +336,13 @@ def test_a_killed_server_costs_no_verdict(site, open_page):
     items = [judge(page, "1") for _ in range(2)]
     saved(page)
     site.server.kill()
-    items += [judge_without_pictures(page, "2") for _ in range(3)]
+    items += [judge(page, "2") for _ in range(3)]
     until(page, "/Offline · 3 wait/.test(document.querySelector('.status').innerText)")
     site.server.start()
     saved(page)
     context = page.context
     context.set_offline(True)
-    items += [judge_without_pictures(page, "3") for _ in range(2)]
+    items += [judge(page, "3") for _ in range(2)]
     page.close(run_before_unload=False)  # the verdicts wait in the browser, not in the page
     context.set_offline(False)
     page = context.new_page()
@@ -354,10 +354,19 @@ def test_a_killed_server_costs_no_verdict(site, open_page):
     assert len(said) == len({v.id for v in said}) == 7
 
 
-def judge_without_pictures(page: Page, key: str) -> str:
-    item = page.evaluate(HAND)
-    page.keyboard.press(key)
-    return item
+def test_no_key_judges_a_picture_that_is_not_there_yet(site, open_page):
+    page = open_page(site.at("story", "/cases"))
+    total(page, 60)
+    held = []
+    page.route("**/picture", lambda route: held.append(route))
+    page.keyboard.press("End")
+    until(page, "fsml.bench.rows.at === 59")
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    assert page.evaluate("fsml.outbox.waiting") == 0 and page.evaluate("fsml.bench.rows.at") == 59 and not site.said("story")
+    ready(page)  # a picture that does not come holds nobody up for long
+    for route in held:
+        route.abort()
 
 
 def test_wrong_labels_go_back_to_annotation(site, open_page):

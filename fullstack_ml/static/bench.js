@@ -1,5 +1,5 @@
 // bench.js: what cases and compare share: a list, the case in hand beside it, filters over it, keys for all of it.
-import { api, common, count, readView, to, toggled, words } from "./address.js";
+import { api, common, count, query, readView, to, toggled, words } from "./address.js";
 import { cellsOf, known, sureness, thumb, tone } from "./cells.js";
 import { Detail } from "./detail.js";
 import { button, el, filled, hexId, isComposing, isTyping, keyName, toast } from "./dom.js";
@@ -8,6 +8,7 @@ import { Rows } from "./rows.js";
 import { bar, Judge, VERDICTS } from "./verdicts.js";
 
 const OPS = { category: ["=", "!=", "in", "empty"], flag: ["=", "empty"], number: [">=", "<=", ">", "<", "=", "empty"], text: ["has", "=", "empty"] };
+const MOST = 5000; // labels sent back at once
 const NAMES = { "=": "is", "!=": "is not", in: "is one of", has: "contains", empty: "is empty" };
 
 const said = (row) => [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }];
@@ -156,7 +157,7 @@ export class Bench {
   // ---------------------------------------------------------------- acts
   say(verdict) {
     const rows = this.rows.selected.size ? [...this.rows.selected.values()] : this.rows.current ? [this.rows.current] : [];
-    if (!rows.length || !this.judge.judge(rows, verdict)) return;
+    if (!rows.length || (!this.rows.selected.size && !this.detail.has(rows[0])) || !this.judge.judge(rows, verdict)) return;
     if (rows.length > 1 || this.rows.selected.size) { toast(`${count(rows.length)} judged: ${verdict}`); this.rows.clear(); } else this.rows.go(this.rows.at + 1);
   }
 
@@ -176,6 +177,18 @@ export class Bench {
     return rows.filter((r) => !r.verdict?.sent && this.judge.counts(r).some(([v]) => v === "wrong label"));
   }
 
+  /** The same, with those that this page has not loaded. */
+  async #allWrong() {
+    const rows = new Map(this.#wrong().map((r) => [r.item, r])), f = [...this.view.f, ["verdict", "has", "wrong label"]];
+    if (this.rows.selected.size) return [...rows.values()];
+    for (let start = 0, total = 1; start < total && start < MOST; start += 500) {
+      const found = await api.get(`/cases${query({ f, q: this.view.q }, { start, n: 500 })}`).catch(() => ({ total: 0, rows: [] }));
+      total = found.total;
+      for (const r of found.rows) if (!r.verdict.sent && !rows.has(r.item) && this.judge.counts(r).some(([v]) => v === "wrong label")) rows.set(r.item, r);
+    }
+    return [...rows.values()].slice(0, MOST);
+  }
+
   #paintSend() {
     const n = this.#wrong().length;
     this.send.firstChild.textContent = n ? `Send ${count(n)} to annotation` : "Send to annotation";
@@ -184,7 +197,7 @@ export class Bench {
 
   async sendBack() {
     if (!this.boot.me.sends) { toast("Only reviewers send labels back.", "bad"); return; }
-    const rows = this.#wrong();
+    const rows = await this.#allWrong();
     if (!rows.length) { toast("No wrong label waits here: judge with 1 first."); return; }
     if (this.judge.outbox.waiting) { await this.judge.outbox.flush(); if (this.judge.outbox.waiting) { toast("Verdicts still wait to be saved; send once they are.", "bad"); return; } }
     try {
@@ -272,5 +285,5 @@ export class Bench {
   }
 
   /** Everything asked for is there, and the picture in hand is drawn. */
-  ready() { return this.rows.total !== null && !this.node.dataset.asks && (!this.rows.current || this.detail.drawn === this.rows.current.item); }
+  ready() { return this.rows.total !== null && !this.node.dataset.asks && (!this.rows.current || this.detail.has(this.rows.current)); }
 }

@@ -25,7 +25,7 @@ class Slices {
     let open;
     try { open = JSON.parse(localStorage.getItem(key)); } catch { /* as at first */ }
     open = new Set(open ?? [...FIRST, "confused", "length"]);
-    const some = columns.filter((c) => c.kind !== "text" && !HIDDEN.has(c.name));
+    const some = columns.filter((c) => c.kind !== "text" && (c.known !== 0 || c.name === "verdict") && !HIDDEN.has(c.name));
     this.parts = some.map((c) => {
       const body = el("div.slice-body"), box = el("details.slice", { open: open.has(c.name) }, el("summary", {}, c.name.replaceAll("_", " ")), body);
       const part = { column: c, body, box, shown: "" };

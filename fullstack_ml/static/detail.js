@@ -4,7 +4,7 @@ import { cellsOf, known, sureness, tone } from "./cells.js";
 import { el, isComposing, kbd } from "./dom.js";
 import { Stage } from "./stage.js";
 
-const cells = cellsOf(boot.label_kind);
+const cells = cellsOf(boot.label_kind), LATE = 1500; // milliseconds after which a picture that does not come holds nobody up
 
 /** What it is and what each model said, under one another. */
 export function compared(row, answers = [{ name: "said", predicted: row.predicted, confidence: row.confidence, right: row.right }]) {
@@ -51,12 +51,16 @@ export class Detail {
     this.drawn = null;
     image.alt = `item ${row.item}`;
     image.src = to.picture(row.item);
-    try { await image.decode(); } catch { if (this.row === row) { this.stage.clear(); this.lost.hidden = false; this.drawn = row.item; } return; }
+    const late = setTimeout(() => { if (this.row?.item === row.item) this.drawn = row.item; }, LATE);
+    try { await image.decode(); } catch { if (this.row?.item === row.item) { this.stage.clear(); this.lost.hidden = false; this.drawn = row.item; } return; } finally { clearTimeout(late); }
     if (this.row?.item !== row.item) return;
     this.lost.hidden = true;
     this.stage.show(image, image.naturalWidth, image.naturalHeight);
     this.drawn = row.item;
   }
+
+  /** Is the picture of this row on the screen? Before that no key judges it. */
+  has(row) { return this.drawn === row.item; }
 
   write() { if (this.row && this.judge.may) this.comment.focus(); }
 
