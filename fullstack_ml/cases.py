@@ -169,7 +169,7 @@ class Cases:
         self._columns |= {name: c for name in names if (c := make_column(name, table[name])) is not None}
         self.group, self._hashes = np.arange(self.n), None
         self._columns |= self._joined(dataset)
-        self._rows = functools.lru_cache(64)(self._picked)
+        self._rows, self._told, self.version = functools.lru_cache(64)(self._picked), None, 0  # the number of columns that were put in another's place
 
     def _metrics(self) -> dict:
         try:
@@ -235,7 +235,7 @@ class Cases:
 # %% ../nbs/43_cases.ipynb #8a1be43a
 @patch
 def _picked(self: Cases, key: str) -> np.ndarray:  # bool [n]
-    filters, text = json.loads(key)
+    filters, text, _ = json.loads(key)
     mask = np.ones(self.n, bool)
     for condition in filters:
         if not isinstance(condition, list) or len(condition) != 3:
@@ -259,7 +259,7 @@ def mask(
 ) -> np.ndarray:  # bool [n], not to be written to
     "The rows that are picked; raises `BadInput`."
     try:
-        return self._rows(json.dumps([list(filters), str(text).strip()]))
+        return self._rows(json.dumps([list(filters), str(text).strip(), self.version]))
     except TypeError as e:
         raise BadInput("A filter is a list of conditions", str(filters), 'Write [["split", "=", "test"]].') from e
 
@@ -441,9 +441,9 @@ def confusion(
 @patch(as_prop=True)
 def columns(self: Cases) -> list[dict]:  # name, kind, many (may a row have several values?), known (rows), values (the most frequent, with n) or None, low, high
     "What can be filtered, sorted and sliced by."
-    if not hasattr(self, "_told"):
-        self._told = [about_column(c) for c in self._columns.values()]
-    return self._told
+    told = self._told or [about_column(c) for c in self._columns.values()]
+    self._told = told
+    return told
 
 
 @patch(as_prop=True)

@@ -94,7 +94,7 @@ class Column:
     def _compare(self, op: str, value: Any) -> np.ndarray:
         try:
             numbers = [float(v) for v in (value if op == "in" else [value])]
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise BadInput(f"The column {self.name} holds numbers", value, 'Compare it with a number: ["width", ">=", 64].') from e
         if op == "has":
             raise BadInput("A number contains nothing", f"{self.name} has {value}", f"Write one of {', '.join(o for o in OPS if o != 'has')}.")

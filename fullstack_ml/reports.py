@@ -38,7 +38,7 @@ class Open:
     ):
         self.report, self.dataset, self.db = report, dataset, db
         self.cases, self.lock, self.judged, self.looked = Cases(report, dataset), threading.Lock(), None, 0.0
-        self.pictures = self._pictures()
+        self.pictures, self.places = self._pictures(), {id: at for at, id in enumerate(self.cases.ids.to_pylist())}
 
     def _pictures(self) -> "pa.Table | None":
         import pyarrow.parquet as pq
@@ -55,10 +55,8 @@ class Open:
         item: str,  # id
     ) -> int:  # number of its row
         "Where an item stands; raises `NotFound` for one that the report does not have."
-        import pyarrow.compute as pc
-
-        at = pc.index(self.cases.ids, item).as_py() if re.fullmatch(r"[\w.-]{1,64}", item, re.ASCII) else -1
-        if at < 0:
+        at = self.places.get(item)
+        if at is None:
             raise NotFound("This report has no such item", item, "Go back to the list of cases.")
         return at
 
@@ -116,8 +114,8 @@ def learn(
 ) -> None:
     "Take in a column that the report did not have, or put a newer one in its place."
     self._columns[column.name] = column
-    self._rows.cache_clear()
-    self.__dict__.pop("_told", None)
+    self.version += 1  # what another thread is finding with the old one is kept under the old number
+    self._told = None
 
 # %% ../nbs/47_reports.ipynb #1ffcb629
 _ROWS, _MOST = 400_000, 8  # in memory at once: rows of all open reports, and reports
@@ -137,24 +135,36 @@ class Reports:
         self.open_ones: OrderedDict[str, Open] = OrderedDict()
         self.lock, self.opening = threading.Lock(), {}
 
+    def there(
+        self,
+        id: str,  # of an evaluate artefact
+    ) -> Open | None:
+        "A report that is in memory already; it stays longest."
+        with self.lock:
+            if id in self.open_ones:
+                self.open_ones.move_to_end(id)
+            return self.open_ones.get(id)
+
     def open(
         self,
         id: str,  # of an evaluate artefact, whole
     ) -> Open:
         "One report in memory; raises `NotFound`, or `Damaged` where it cannot be read."
+        if found := self.there(id):
+            return found
         with self.lock:
-            if id in self.open_ones:
-                self.open_ones.move_to_end(id)
-                return self.open_ones[id]
             turn = self.opening.setdefault(id, threading.Lock())
         with turn:
             with self.lock:
                 if id in self.open_ones:
                     return self.open_ones[id]
-            made = self._read(id)
+            try:
+                made = self._read(id)
+            finally:
+                with self.lock:
+                    self.opening.pop(id, None)
             with self.lock:
                 self.open_ones[id] = made
-                self.opening.pop(id, None)
                 while len(self.open_ones) > _MOST or len(self.open_ones) > 1 and sum(len(o.cases) for o in self.open_ones.values()) > _ROWS:
                     self.open_ones.popitem(last=False)
             return made

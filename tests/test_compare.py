@@ -152,6 +152,20 @@ def test_texts_are_compared_by_their_edits_too(home):
         compare(report(dataset(), truth, before, kind="text"), report(dataset(), *answers()[:2], seed=5))
 
 
+@pytest.mark.parametrize("values, groups", [([1, 0, 0, 1], [0, 0, 1, 1]), ([1, 1, 1], [0, 1, 2]), ([1, 0], [0, 0]), ([0.5], [0])])
+def test_groups_that_are_all_alike_have_an_interval(values, groups):
+    low, high = bootstrap_interval(np.array(values, float), groups)
+    assert 0 <= low <= np.mean(values) <= high <= 1 and low < high
+
+
+def test_a_gain_that_cancels_out_within_its_group_has_an_interval():
+    """Near-duplicates with two labels, of which each model gets another one right."""
+    truth = ["a", "b", *["a"] * 8]
+    data = dataset(n=10)
+    found = compare(report(data, truth, ["a", "a", *["a"] * 8]), report(data, truth, ["b", "b", *["a"] * 8], seed=1))
+    assert (found["fixed"], found["broken"], found["difference"]) == (1, 1, 0) and -1 <= found["low"] < 0 < found["high"] <= 1
+
+
 def test_the_page_is_harmless(home):
     truth, before, after = answers()
     names = {str(i): f"{HOSTILE}{i}" for i in range(10)}

@@ -218,6 +218,10 @@ def test_what_makes_no_sense_is_refused_with_a_remedy(made, visit):
         assert rev.post(f"{api}/send", json=body).status_code == 422, body
     for body in ({}, {"name": "x"}, {"name": "", "filter": [["a", "=", 1]]}, {"name": "x" * 150, "filter": [["a", "=", 1]]}, {"name": "x", "filter": [1]}, {"name": 7, "filter": []}):
         assert rev.post("/api/slices", json=body).status_code == 422, body
+    for kept in ('[["confidence", ">=", NaN]]', '[["confidence", "like", 1]]', '[[7, "=", 1]]'):
+        assert rev.post("/api/slices", content=f'{{"name": "x", "filter": {kept}}}').status_code == 422, kept
+    assert rev.get("/api/slices").status_code == 200
+    assert rev.get(f"{api}/cases", params={"f": f'[["confidence", ">=", 1{"0" * 400}]]'}).status_code == 422
     assert rev.post("/api/demo/answer?release=20260101-000000-abc", content=b"x").status_code == 404 and rev.post("/api/demo/answer").status_code == 422
     assert [rev.get(f"/compare?{q}").status_code for q in ("", f"a={made.reports[0].id}&b={made.reports[0].id}", "a=//evil.example&b=x")] == [422] * 3
     assert len(verdicts_of(made.db)) == 2
@@ -277,6 +281,7 @@ def test_two_reports_side_by_side(made, visit):
     for which in ("fixed", "broken", "both_wrong", "both_right", "unjudged"):
         flips = ann.get(f"{at(made)}/flips/{b.id}?which={which}&n=500").json()
         assert flips["total"] == told[which] == len(flips["rows"]), which
+    assert {r["report"] for r in flips["rows"]} == {made.reports[0].id}
     (broken,) = ann.get(f"{at(made)}/flips/{b.id}?which=broken").json()["rows"]
     assert broken["item"] == made.items[1].id and broken["a"]["right"] and not broken["b"]["right"] and broken["verdict"]["counts"] == {}
 

@@ -24,8 +24,9 @@ from ..accounts import ROLES
 from ..annotate_api import PICTURES, Desk, words, whole
 from ..annotate_pages import head, select, shell, table, topbar
 from ..blobs import BlobStore
+from ..columns import OPS
 from ..compare import compare, flips
-from ..core import BadConfig, BadInput, Damaged, FsmlError, NotFound, TooLarge, say
+from ..core import BadConfig, BadInput, Damaged, FsmlError, NotFound, TooLarge, Unavailable, say
 from ..processes import Door, bind, check_exposure, go, read_settings, said_before, serve, welcome
 from ..records import Manifest, list_artifacts, open_database
 from ..reports import Open, Reports, story
@@ -58,12 +59,12 @@ class App(Desk, Door):
         self.releases: OrderedDict[str, Release] = OrderedDict()
         self.known: OrderedDict[tuple, dict] = OrderedDict()  # comparisons
         self.told: dict[str, dict | None] = {}  # of releases
-        self.asking = ThreadPoolExecutor(1, "demo")
+        self.asking, self.waiting = ThreadPoolExecutor(1, "demo"), 0
 
     async def opened(self, call: Call, name: str = "report") -> Open:
         "The report that an address names; raises `NotFound`."
         id = call.params[name]
-        return self.reports.open_ones.get(id) or await self.run(self.reports.open, id)
+        return self.reports.there(id) or await self.run(self.reports.open, id)
 
 
 def _filters(call: Call) -> list:
@@ -215,7 +216,7 @@ async def confusion(self: App, call: Call) -> dict:
 @patch
 def _compared(self: App, a: Open, b: Open, filters: list) -> dict:
     "What `compare` says; kept, because a bootstrap takes its time and a list asks for its length on every page."
-    key = a.report.id, b.report.id, json.dumps([filters, "verdict" in json.dumps(filters) and a.judged])
+    key = a.report.id, b.report.id, json.dumps([filters, "verdict" in json.dumps(filters) and [a.judged, b.judged]])
     if key not in self.known:
         self.known[key] = compare(a.cases, b.cases, filters)
         while len(self.known) > 100:
@@ -228,6 +229,7 @@ async def compare_two(self: App, call: Call) -> dict:
     "GET /api/r/{report}/compare/{other}"
     a, b, f = await self.opened(call), await self.opened(call, "other"), _filters(call)
     await self._ready(a, f)
+    await self._ready(b, f)
     return await self.run(self._compared, a, b, f)
 
 
@@ -236,11 +238,12 @@ async def list_flips(self: App, call: Call) -> dict:
     "GET /api/r/{report}/flips/{other}"
     a, b, f, which = await self.opened(call), await self.opened(call, "other"), _filters(call), words(call.query.get("which", "fixed"), "which", 30)
     await self._ready(a, f)
+    await self._ready(b, f)
     asked = _page(call)
 
     def work() -> dict:
-        rows = flips(a.cases, b.cases, which, filters=f, **asked)
-        return {"total": self._compared(a, b, f)[which], "rows": self._judged(a, rows, call.who.name)}
+        rows, of = flips(a.cases, b.cases, which, filters=f, **asked), b if which == "only_b" else a
+        return {"total": self._compared(a, b, f)[which], "rows": [{**r, "report": of.report.id} for r in self._judged(of, rows, call.who.name)]}
 
     return await self.run(work)
 
@@ -307,6 +310,7 @@ async def take_verdicts(self: App, call: Call) -> dict:
             read.append(e)
     good = [v for v in read if isinstance(v, Verdict)]
     results = iter(await self.judging(good) if good else ())
+    opened.looked = 0.0  # whoever filters by verdicts now sees these
     found = []
     for value, v in zip(sent, read):
         done = next(results) if isinstance(v, Verdict) else None
@@ -347,7 +351,7 @@ async def slices(self: App, call: Call) -> dict:
 async def keep_slice(self: App, call: Call) -> dict:
     "POST /api/slices"
     name, kept = words(call.json.get("name"), "name", 200), call.json.get("filter")
-    if not isinstance(kept, list) or not all(isinstance(c, list) and len(c) == 3 for c in kept):
+    if not isinstance(kept, list) or not all(isinstance(c, list) and len(c) == 3 and isinstance(c[0], str) and c[1] in OPS for c in kept):
         raise BadInput("A filter is a list of conditions", str(kept)[:80], 'Send [["split", "=", "test"]].')
     await self.run(save_slice, self.db, name, kept, call.who.name, pool=self.writing)
     return {"slices": await self.run(list_slices, self.db)}
@@ -432,8 +436,14 @@ async def demo_answer(self: App, call: Call) -> dict:
     "POST /api/demo/answer"
     if not call.body:
         raise BadInput("There is no picture", None, "Send the bytes of one.")
+    if self.waiting >= 8:  # each holds a body of up to 20 MB
+        raise Unavailable("The demo is busy", None, "Try again in a moment.")
     asked = call.query.get("release", ""), call.body, call.header("content-type"), call.query.get("map", "1") != "0"
-    return await self.run(self._answer, *asked, pool=self.asking)
+    self.waiting += 1
+    try:
+        return await self.run(self._answer, *asked, pool=self.asking)
+    finally:
+        self.waiting -= 1
 
 # %% ../../nbs/71_evaluate_app.ipynb #9dc5685c
 @patch
@@ -451,7 +461,7 @@ def routes(self: App) -> list[Route]:
         *(route("GET", path, handler, look) for path, handler in gets),
         route("POST", f"{api}/verdicts", self.take_verdicts, self.judge_role, max_kb=2048),
         route("POST", f"{api}/send", self.send, "reviewer", max_kb=256),
-        route("POST", "/api/slices", self.keep_slice, look, max_kb=64),
+        route("POST", "/api/slices", self.keep_slice, self.judge_role, max_kb=64),
         route("POST", "/api/demo/answer", self.demo_answer, look, max_kb=20 * 1024),
         *self.doors(),
     ]

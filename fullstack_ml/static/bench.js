@@ -16,11 +16,11 @@ const said = (row) => [{ name: "said", predicted: row.predicted, confidence: row
 export class Bench {
   /** `load(view, start, n)` asks for rows; `answers(row)` names what each model said; `changed()` is told of a new view; `tabs` and `side` are nodes. */
   constructor(app, boot, { title, about = "", columns, load, answers = said, heads = ["what was said"], changed = () => {}, keys = () => null, help = [], tools = [], tabs = null, side = null, searches = true,
-    path = (view) => to.cases(view) }) {
-    Object.assign(this, { boot, load, answers, changed, keys, help, columns, path, view: readView(), cells: cellsOf(boot.label_kind), asked: 0 });
+    path = (view) => to.cases(view), item = (row, view) => to.item(row.item, view) }) {
+    Object.assign(this, { boot, item, load, answers, changed, keys, help, columns, path, view: readView(), cells: cellsOf(boot.label_kind), asked: 0 });
     this.judge = new Judge((items) => { this.rows.redraw(items); this.detail.show(this.rows.current); this.#paintSend(); });
     this.rows = new Rows({ cells: this.cells, label: "Cases", load: (start, n) => this.#load(start, n), draw: (row, i, isTile) => (isTile ? this.#tile(row) : this.#line(row)), moved: (row, i) => this.#moved(row, i), chosen: () => this.#paintChosen(), open: (row, i) => this.open(row, i) });
-    this.detail = new Detail(this.judge, { act: (v) => this.say(v), link: (row) => to.item(row.item, { ...this.view, at: this.rows.at }), answers });
+    this.detail = new Detail(this.judge, { act: (v) => this.say(v), link: (row) => this.item(row, { ...this.view, at: this.rows.at }), answers });
     this.tally = el("p.tally", { ariaLive: "polite" });
     this.chips = el("div.chips");
     this.search = el("input.search", { type: "search", placeholder: "Search", ariaLabel: "Search in ids, labels, predictions and captions", value: this.view.q, oninput: () => this.#searched(), onkeydown: (e) => {
@@ -91,7 +91,7 @@ export class Bench {
     this.#paintAsks();
   }
 
-  open(row, i) { this.#note(i); location.href = to.item(row.item, { ...this.view, at: i }); }
+  open(row, i) { this.#note(i); location.href = this.item(row, { ...this.view, at: i }); }
 
   #note(i) { clearTimeout(this.noting); history.replaceState(null, "", this.path({ ...this.view, at: i })); }
 
@@ -129,7 +129,7 @@ export class Bench {
   // ---------------------------------------------------------------- rows and tiles
   #line(row) {
     const answers = this.answers(row), is = known(row);
-    const node = el(`div.case.${tone(answers.at(-1))}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item), "", row.width && row.width <= 96), this.#pair(is, answers, row),
+    const node = el(`div.case.${tone(answers.at(-1))}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item, row.report), "", row.width && row.width <= 96), this.#pair(is, answers, row),
       el("span.part", {}, row.split ?? "", this.#sorted(row)), this.judge.marks(row));
     return node;
   }
@@ -149,7 +149,7 @@ export class Bench {
 
   #tile(row) {
     const answers = this.answers(row), is = known(row), last = answers.at(-1);
-    return el(`div.case.tile.${tone(last)}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item), "", row.width && row.width <= 96),
+    return el(`div.case.tile.${tone(last)}`, {}, el("span.pick", { ariaHidden: "true" }), thumb(to.thumb(row.item, row.report), "", row.width && row.width <= 96),
       el("span.tile-pair", {}, answers.length > 1 ? [this.cells.pair(is, answers[0].predicted)[1], el("span.arrow", {}, "→"), this.cells.pair(is, last.predicted)[1]]
         : last.right === false ? [el("span.is", {}, this.cells.pair(is, last.predicted)[0]), el("span.arrow", {}, "→"), this.cells.pair(is, last.predicted)[1]] : this.cells.pair(is, last.predicted)[1]), this.judge.marks(row));
   }
@@ -157,6 +157,7 @@ export class Bench {
   // ---------------------------------------------------------------- acts
   say(verdict) {
     const rows = this.rows.selected.size ? [...this.rows.selected.values()] : this.rows.current ? [this.rows.current] : [];
+    if (rows.some((r) => r.report && r.report !== this.boot.report)) { toast("This item is not in this report. Judge it where it is: Enter."); return; }
     if (!rows.length || (!this.rows.selected.size && !this.detail.has(rows[0])) || !this.judge.judge(rows, verdict)) return;
     if (rows.length > 1 || this.rows.selected.size) { toast(`${count(rows.length)} judged: ${verdict}`); this.rows.clear(); } else this.rows.go(this.rows.at + 1);
   }
@@ -202,7 +203,7 @@ export class Bench {
     if (this.judge.outbox.waiting) { await this.judge.outbox.flush(); if (this.judge.outbox.waiting) { toast("Verdicts still wait to be saved; send once they are.", "bad"); return; } }
     try {
       const told = await api.post("/send", { items: rows.map((r) => r.item) });
-      for (const r of rows) r.verdict = { ...r.verdict, sent: true };
+      for (const r of rows) if (!(r.item in (told.left ?? {}))) r.verdict = { ...r.verdict, sent: true };
       this.#paintSend();
       this.rows.clear();
       const size = (v) => (Array.isArray(v) ? v.length : v ?? 0), left = told.left ? Object.keys(told.left).length : 0;

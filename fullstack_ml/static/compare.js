@@ -19,7 +19,7 @@ export async function mount(app) {
     tools: [[`Swap`, "W", swap]],
     load: flips, searches: false,
     answers: (row) => [{ name: "A", ...(row.a ?? {}) }, { name: "B", ...(row.b ?? {}) }],
-    changed: (view) => { counted = summary(view); }, path: (view) => to.compare(other) + query(view),
+    changed: (view) => { counted = summary(view); }, path: (view) => to.compare(other) + query(view), item: (row) => to.item(row.item, {}, row.report), // its neighbours are not those of the list of cases
     keys: (name) => ({ w: swap, ArrowRight: () => turn(1), ArrowLeft: () => turn(-1), l: () => turn(1), h: () => turn(-1) })[bench.view.view === "gallery" && name !== "w" ? "" : name],
     help: [["Comparing", [["← →", "broken, fixed, both wrong, both right"], ["W", "swap the two reports"]]]],
   });

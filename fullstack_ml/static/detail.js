@@ -50,7 +50,7 @@ export class Detail {
     const image = new Image();
     this.drawn = null;
     image.alt = `item ${row.item}`;
-    image.src = to.picture(row.item);
+    image.src = to.picture(row.item, row.report);
     const late = setTimeout(() => { if (this.row?.item === row.item) this.drawn = row.item; }, LATE);
     try { await image.decode(); } catch { if (this.row?.item === row.item) { this.stage.clear(); this.lost.hidden = false; this.drawn = row.item; } return; } finally { clearTimeout(late); }
     if (this.row?.item !== row.item) return;

@@ -20,7 +20,7 @@ export async function mount(app) {
   document.title = `${row.caption || row.item} - item`;
 
   const undo = () => { if (judge.undo().length) toast("Taken back"); }, title = el("h1", {}, el("a", { href: back }, "Cases"), el("span.muted", {}, " / "), el("span.mono", {}, row.item));
-  const tools = [["Back", "Esc", () => { location.href = back; }], ["Previous", "K", () => go(-1)], ["Next", "J", () => go(1)], ["Undo", "U", undo], ["Keys", "?", help]];
+  const tools = [["Back", "Esc", leave], ["Previous", "K", () => go(-1)], ["Next", "J", () => go(1)], ["Undo", "U", undo], ["Keys", "?", help]];
   app.replaceChildren(el("div.bench.item", {}, ...bar(title, steps, tools, judge.state),
     el("div.item-body", {}, el("div.item-picture", {}, detail.stage.window, detail.lost), el("div.story", {}, el("section.card.first", {}, detail.body, row.scores && scores(row.scores), el("div.verdicts.in-row", { role: "group", ariaLabel: "Verdict" }, detail.buttons), detail.comment),
       verdicts, answers(story.answers ?? []), predictions(story.predictions ?? []), versions(story.versions ?? []), origin(row)))));
@@ -44,6 +44,11 @@ export async function mount(app) {
 
   function say(v) { judge.judge([row], v); }
 
+  /** Back to where one comes from, such as a comparison, or to the list. */
+  function leave() {
+    if (!fromList && history.length > 1 && document.referrer.startsWith(`${location.origin}/`)) history.back(); else location.href = back;
+  }
+
   function paintVerdicts() {
     const mine = judge.mine(row), waits = judge.outbox.records.some((r) => r.body.item === row.item);
     const list = (story.verdicts ?? []).filter((v) => v.verdict);
@@ -59,7 +64,7 @@ export async function mount(app) {
     if (isComposing(event) || isOpen() || event.defaultPrevented || isTyping(event)) return;
     const name = keyName(event);
     if (event.ctrlKey || event.metaKey || event.altKey) { if (name === "z") { event.preventDefault(); undo(); } return; }
-    const act = /^[1-5]$/.test(name) && !event.repeat ? () => say(VERDICTS[Number(name) - 1]) : { j: () => go(1), k: () => go(-1), ArrowRight: () => go(1), ArrowLeft: () => go(-1), c: () => detail.write(), u: undo, Escape: () => { location.href = back; }, "?": help }[name];
+    const act = /^[1-5]$/.test(name) && !event.repeat ? () => say(VERDICTS[Number(name) - 1]) : { j: () => go(1), k: () => go(-1), ArrowRight: () => go(1), ArrowLeft: () => go(-1), c: () => detail.write(), u: undo, Escape: leave, "?": help }[name];
     if (act) { event.preventDefault(); act(); } else if (detail.stage.key(name)) event.preventDefault();
   });
 

@@ -45,7 +45,7 @@ export async function mount(app) {
   place.replaceChildren(...[
     confused?.matrix?.length > 0 && box("What is taken for what", "Rows: what it is. Columns: what was said. A press shows the pictures.", matrix(confused, (t, p) => cases(cellFilter(t, p), { view: "gallery" })), ".wide-2"),
     confused?.pairs?.length > 0 && box("Most frequent confusions", "", pairs(confused.pairs.slice(0, 12), (p) => cases(p.filter, { view: "gallery" }))),
-    told.calibration?.length > 0 && box("How far its confidence can be trusted", "On the line: as often right as it says.", reliability(told.calibration, (b) => cases([["confidence", ">=", b.low], ["confidence", b.high >= 1 ? "<=" : "<", b.high]]))),
+    told.calibration?.length > 0 && box("How far its confidence can be trusted", "On the line: as often right as it says.", reliability(told.calibration, (b) => cases([["confidence", b.low > 0 ? ">" : ">=", b.low], ["confidence", "<=", b.high]]))),
     told.figures?.length > 1 && box("Every figure", "By split and by whose labels.", table(told.figures), ".wide-2"),
     worst && box("Surest wrong answers", "The model was sure, and wrong.", worst, ".full"),
     doubtful && box("Labels that look wrong", "In red the label, in green what the picture looks like.", doubtful, ".full"),

@@ -13,7 +13,11 @@ export class Judge {
     Object.assign(this, { changed, done: [], notes: new Map() });
     this.outbox = new Outbox(api, `report ${boot.report}`, boot.me.name);
     this.state = new State(this.outbox, { one: "verdict" });
-    this.outbox.addEventListener("settled", ({ detail }) => { if (detail.error) this.changed([detail.record.body.item]); });
+    this.outbox.addEventListener("settled", ({ detail }) => {
+      if (!detail.error) return;
+      for (const { row } of this.done.flat()) if (row.verdict?.own?.id === detail.record.body.id) delete row.verdict.own; // it was refused
+      this.changed([detail.record.body.item]);
+    });
     this.state.paint();
   }
 
